@@ -1,0 +1,1 @@
+"""Where engines live, and which of them takes a call."""

@@ -1,0 +1,94 @@
+"""End running work from outside: by deadline, by ``abort`` or because its model goes away.
+
+``asyncio.timeout`` does the first of these from Python 3.11 on; here one small class does all
+three on every supported Python.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class Interrupt:
+    """Awaits that can be ended with an error of our choice; entered once for each of them.
+
+    ::
+
+        interrupt = Interrupt(seconds=5, late=CallTimeout("…"))
+        try:
+            with interrupt:
+                await work()
+        finally:
+            interrupt.close()
+
+    Between two blocks (while a stream's reader is busy elsewhere) nothing is cancelled: the
+    next block raises the reason at once, and ``when_idle`` is called so that the source can
+    be stopped meanwhile.
+    """
+
+    def __init__(
+        self,
+        seconds: float | None = None,
+        late: Exception | None = None,
+        when_idle: Callable[[], None] | None = None,
+    ) -> None:
+        self._seconds = seconds
+        self._late = late
+        self._when_idle = when_idle
+        self._reason: Exception | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._task: asyncio.Task[object] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __enter__(self) -> Self:
+        if self._reason is not None:
+            raise self._reason
+        self._task = asyncio.current_task()
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+            if self._seconds is not None and self._late is not None:
+                self._timer = self._loop.call_later(self._seconds, self._fire, self._late)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        task, self._task = self._task, None
+        if self._reason is None or kind is None:
+            return
+        if issubclass(kind, asyncio.CancelledError):
+            uncancel = getattr(task, "uncancel", None)  # Python 3.11 counts cancellations
+            if uncancel is not None:
+                uncancel()
+            raise self._reason from None
+
+    def _fire(self, reason: Exception) -> None:
+        if self._reason is not None:
+            return
+        self._reason = reason
+        if self._task is not None:
+            self._task.cancel()
+        elif self._when_idle is not None:
+            self._when_idle()
+
+    def end(self, reason: Exception) -> None:
+        """End the work with this error, from any thread."""
+        if self._loop is None or self._loop.is_closed():
+            self._reason = self._reason or reason
+        else:
+            self._loop.call_soon_threadsafe(self._fire, reason)
+
+    def close(self) -> None:
+        """The work is over: forget the deadline."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
