@@ -1,0 +1,293 @@
+"""llama.cpp: GGUF models on this machine, many requests at once, in a child process.
+
+The child runs llama.cpp's own server (``llama_server.py``) on a UNIX socket. Everything is
+streamed inside, since only a stream can be cancelled, and the number of calls never exceeds
+the server's slots, since what waits inside it cannot be cancelled either.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from byzerllm.engines.child import Child
+from byzerllm.engines.gguf import Header, read_header
+from byzerllm.engines.http import Http
+from byzerllm.engines.openai_wire import OpenAIWire, decode, encode
+from byzerllm.errors import ConfigError, EngineDied, ProviderError, ProviderUnreachable, Unsupported
+from byzerllm.types.engine import Engine, StreamItem
+from byzerllm.types.records import Generate, Message, Reply
+from byzerllm.types.sampling import Sampling, truth
+
+if TYPE_CHECKING:
+    import aiohttp
+
+SERVER = Path(__file__).with_name("llama_server.py")
+PROMPT_BATCH = 256
+"""Prompt tokens read at a time: a cancelled call stops at the next multiple of it."""
+DEFAULT_SLOTS = 8
+LARGEST_DEFAULT_CONTEXT = 16384
+"""Tokens held for all slots together unless ``n_ctx`` says otherwise (it costs memory)."""
+
+_RENAMED = {"repetition_penalty": "repeat_penalty", "n_probs": "top_logprobs"}
+_SETTINGS = frozenset(
+    {
+        "n_ctx",
+        "n_parallel",
+        "n_threads",
+        "n_batch",
+        "n_gpu_layers",
+        "cache_ram_mib",
+        "pooling",
+        "chat_template",
+        "message_format",
+        "start_timeout",
+    }
+)
+_ROLES = frozenset({"system", "user", "assistant", "tool"})
+
+
+class LlamaCpp(OpenAIWire):
+    """One GGUF file."""
+
+    name = "llama_cpp"
+    concurrency = DEFAULT_SLOTS
+    assistant_prefix = True
+    chat_path = "/v1/chat/completions"
+    completions_path = "/v1/completions"
+    embeddings_path = "/v1/embeddings"
+    rerank_path = "/v1/rerank"
+    accepts = frozenset(
+        {
+            "max_tokens",
+            "temperature",
+            "top_p",
+            "top_k",
+            "min_p",
+            "typical_p",
+            "seed",
+            "stop",
+            "presence_penalty",
+            "frequency_penalty",
+            "repetition_penalty",
+            "ignore_eos",
+            "logprobs",
+            "top_logprobs",
+            "logit_bias",
+            "n",
+            "cache_prompt",
+            "response_format",
+            "grammar",
+        }
+    )
+
+    def __init__(self, model_path: str, infer_params: Mapping[str, Any], slots: int | None) -> None:
+        self.model_path = str(Path(model_path).expanduser())
+        settings = _settings(infer_params)
+        self._message_format = truth(settings.pop("message_format", True))
+        start_timeout = float(settings.pop("start_timeout", 600))
+        self._settings: dict[str, Any] = {
+            "model_path": str(Path(self.model_path).absolute()),
+            "n_parallel": int(settings.get("n_parallel", slots or DEFAULT_SLOTS)),
+            "n_threads": int(settings.get("n_threads", 0)) or os.cpu_count() or 1,
+            "n_ctx": int(settings.get("n_ctx", 0)),
+            "n_batch": int(settings.get("n_batch", PROMPT_BATCH)),
+            "n_gpu_layers": int(settings.get("n_gpu_layers", -1)),
+            "cache_ram_mib": int(settings.get("cache_ram_mib", 256)),
+            "pooling": settings.get("pooling", "mean"),
+            "chat_template": settings.get("chat_template", ""),
+        }
+        self._settings["http_threads"] = self._settings["n_parallel"] + 4
+        self.concurrency = self._settings["n_parallel"]
+        self._child = Child(str(SERVER), self._settings, start_timeout=start_timeout)
+        self._header = Header()
+        self._context = 0
+        self.http = Http(
+            "http://llama.cpp",
+            name=self.name,
+            timeout=None,
+            connector=self._connector,
+            where=lambda: self._child.socket,
+        )
+
+    def _connector(self) -> aiohttp.BaseConnector:
+        import aiohttp
+
+        # The server closes the connection after every stream, so none is kept for the next.
+        return aiohttp.UnixConnector(self._child.socket, limit=0, force_close=True)
+
+    # -- life -------------------------------------------------------------------------------
+
+    async def load(self) -> None:
+        self._header = read_header(self.model_path)
+        self._prepare()
+        try:
+            import xllamacpp  # noqa: F401  # only to say early and clearly that it is missing
+        except ImportError as error:
+            raise ConfigError(
+                "The llama_cpp engine needs: pip install 'byzerllm[local]'"
+            ) from error
+        await self._child.ready()
+        await self._answer_once()
+
+    def _prepare(self) -> None:
+        header, settings = self._header, self._settings
+        if settings["pooling"] == "rank" and not header.is_reranker:
+            raise ConfigError(
+                f"{self.model_path} has no classifier, so its rerank scores would mean nothing; "
+                "deploy a reranker's GGUF with backend.pooling=rank"
+            )
+        if not settings["n_ctx"]:
+            known = header.context_length or 4096
+            settings["n_ctx"] = max(
+                min(known * settings["n_parallel"], LARGEST_DEFAULT_CONTEXT), known
+            )
+        self._context = min(settings["n_ctx"], header.context_length or settings["n_ctx"])
+        self._child.update(settings)
+
+    async def _answer_once(self) -> None:
+        """A deployment counts only if the model can answer."""
+        if self._settings["pooling"] == "rank":
+            await self.rerank([("a", "b")], {})
+        elif self._header.architecture.endswith("bert"):
+            await self.embed(["a"], {})
+        else:
+            request = Generate(self.model, prompt="a")
+            await self.generate(request, Sampling({"max_tokens": 1, "temperature": 0}))
+
+    async def close(self) -> None:
+        await super().close()
+        await self._child.close()
+
+    @property
+    def pid(self) -> int | None:
+        """The child's process id, while it runs."""
+        return self._child.pid
+
+    # -- abilities --------------------------------------------------------------------------
+
+    async def meta(self) -> dict[str, Any]:
+        template = bool(self._header.chat_template or self._settings["chat_template"])
+        generates = not self._header.architecture.endswith("bert")
+        return {
+            "model_deploy_type": "proprietary",
+            "backend": self.name,
+            "support_stream": generates,
+            "support_chat_template": template,
+            "message_format": template and self._message_format,
+            "support_assistant_prefix": generates,
+            "max_model_len": self._context,
+            "architectures": [self._header.architecture],
+            "model_name": self._header.name or Path(self.model_path).stem,
+            "embedding_mode": not generates,
+        }
+
+    def body(self, request: Generate, sampling: Sampling, *, stream: bool) -> dict[str, Any]:
+        for message in request.messages or ():
+            # The server takes any role and prints it into the prompt.
+            if message.get("role") not in _ROLES:
+                raise ConfigError(
+                    f"llama_cpp knows no role {message.get('role')!r}; use one of "
+                    f"{', '.join(sorted(_ROLES))}"
+                )
+        body = super().body(request, sampling, stream=stream)
+        for ours, theirs in _RENAMED.items():
+            if ours in body:
+                body[theirs] = body.pop(ours)
+        body["return_progress"] = True
+        return body
+
+    async def generate(self, request: Generate, sampling: Sampling) -> Reply:
+        return await Engine.generate(self, request, sampling)
+
+    async def stream(self, request: Generate, sampling: Sampling) -> AsyncIterator[StreamItem]:
+        if sampling.max_tokens == 0:
+            raise ConfigError("max_length=0 leaves nothing to generate; ask for at least 1 token")
+        await self._alive()
+        try:
+            async for item in super().stream(request, sampling):
+                yield item
+        except (ProviderError, ProviderUnreachable, OSError) as error:
+            raise await self._blame(error) from error
+
+    async def embed(self, texts: list[str], params: Mapping[str, Any]) -> Reply:
+        if self._settings["pooling"] in ("", "none", "rank"):
+            raise Unsupported(
+                f"This model was deployed with backend.pooling={self._settings['pooling']!r}, "
+                "which gives no embeddings; use mean, cls or last"
+            )
+        await self._alive()
+        try:
+            return await super().embed(texts, params)
+        except (ProviderError, ProviderUnreachable, OSError) as error:
+            raise await self._blame(error) from error
+
+    async def rerank(self, pairs: list[tuple[str, str]], params: Mapping[str, Any]) -> Reply:
+        if self._settings["pooling"] != "rank":
+            raise Unsupported(
+                "This model was not deployed as a reranker; deploy a reranker's GGUF with "
+                "infer_params={'backend.pooling': 'rank'}"
+            )
+        await self._alive()
+        try:
+            return await super().rerank(pairs, params)
+        except (ProviderError, ProviderUnreachable, OSError) as error:
+            raise await self._blame(error) from error
+
+    async def tokenize(self, text: str) -> list[int]:
+        answer = await self._ask(
+            "/tokenize", {"content": text, "add_special": True, "parse_special": True}
+        )
+        ids: list[int] = answer["tokens"]
+        return ids
+
+    async def detokenize(self, ids: list[int]) -> str:
+        return str((await self._ask("/detokenize", {"tokens": ids}))["content"])
+
+    async def render_chat(self, messages: list[Message]) -> str:
+        if not (self._header.chat_template or self._settings["chat_template"]):
+            raise Unsupported(f"{self.model_path} carries no chat template")
+        return str((await self._ask("/apply-template", {"messages": messages}))["prompt"])
+
+    async def _ask(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        await self._alive()
+        try:
+            return decode(await self.http.post(path, encode(body)), self.name)
+        except (ProviderError, ProviderUnreachable, OSError) as error:
+            raise await self._blame(error) from error
+
+    # -- the child --------------------------------------------------------------------------
+
+    async def _alive(self) -> None:
+        if not self._child.alive:
+            await self._child.ready()
+
+    async def _blame(self, error: Exception) -> Exception:
+        """The child's death, where that is behind a failed request."""
+        if isinstance(error, ProviderError) and error.status:
+            return error
+        if await self._child.ended():
+            return EngineDied("The llama.cpp process ended during the call; it is started again")
+        return error
+
+
+def _settings(infer_params: Mapping[str, Any]) -> dict[str, Any]:
+    """Our settings out of ``backend.x`` and the plain llama.cpp keywords.
+
+    Raises:
+        ConfigError: a keyword that this engine does not know.
+    """
+    settings: dict[str, Any] = {}
+    for key, value in infer_params.items():
+        if key.startswith("saas."):
+            continue
+        name = key.removeprefix("backend.")
+        if name not in _SETTINGS:
+            raise ConfigError(
+                f"The llama_cpp engine does not know {key!r} in infer_params; it knows "
+                f"{', '.join(sorted(_SETTINGS))}"
+            )
+        settings[name] = value
+    return settings

@@ -1,0 +1,1 @@
+"""Hosted models: one file per provider, found by its name (``saas/<name>``)."""
