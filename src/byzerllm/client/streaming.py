@@ -1,0 +1,107 @@
+"""A streamed reply as users read it: ``(text, metadata)``, cumulative or piece by piece."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from byzerllm.errors import StreamError
+from byzerllm.types.data import SingleOutputMeta
+from byzerllm.types.records import Chunk
+
+HELD_BACK = 64
+"""Characters kept back from a piecewise reader where a clean function may still change them."""
+
+
+class Presenter:
+    """Turns chunks into ``(text, SingleOutputMeta)`` pairs.
+
+    In both modes the last pair's metadata holds the totals. Times are in seconds.
+    """
+
+    def __init__(self, clean: Callable[[str], str] | None, *, delta_mode: bool) -> None:
+        self._clean = clean
+        self._settled: Callable[[str], str] | None = getattr(clean, "settled", None)
+        self._delta = delta_mode
+        self._raw = ""
+        self._shown = ""
+        self._any = False
+        self._last = SingleOutputMeta()
+        self._totals = SingleOutputMeta()
+        self._started = time.perf_counter()
+
+    def feed(self, chunk: Chunk) -> Iterator[tuple[str, SingleOutputMeta]]:
+        """What a chunk lets the reader see now."""
+        if chunk.index:
+            return  # further choices (n > 1) are for whole replies
+        self._note(chunk)
+        if chunk.text:
+            self._raw += chunk.text
+        if self._delta:
+            text = chunk.text if self._clean is None else self._stable()[len(self._shown) :]
+            if text or chunk.reasoning:
+                self._shown += text
+                yield self._pair(text, chunk.reasoning)
+            return
+        text = self._raw if self._clean is None else self._cleaned()
+        if text and text != self._shown:
+            self._shown = text
+            yield self._pair(text, self._totals.reasoning_content)
+
+    def finish(self) -> Iterator[tuple[str, SingleOutputMeta]]:
+        """What is left when the stream has ended."""
+        final = self._raw if self._clean is None else self._clean(self._raw)
+        if not self._delta:
+            if final != self._shown or not self._any:
+                yield self._pair(final, self._totals.reasoning_content)
+            self._complete(self._last, self._totals.reasoning_content)
+            return
+        if not final.startswith(self._shown):
+            raise StreamError(
+                "The clean function took back text that was streamed already; "
+                "read this stream without delta_mode"
+            )
+        yield self._pair(final[len(self._shown) :], "")
+
+    def _note(self, chunk: Chunk) -> None:
+        totals = self._totals
+        if not totals.first_token_time and (chunk.text or chunk.reasoning):
+            totals.first_token_time = time.perf_counter() - self._started
+        if chunk.reasoning:
+            totals.reasoning_content += chunk.reasoning
+        if chunk.finish_reason:
+            totals.finish_reason = chunk.finish_reason
+        if chunk.request_id:
+            totals.extra_info["request_id"] = chunk.request_id
+        if chunk.usage is not None:
+            totals.input_tokens_count = chunk.usage.input_tokens or 0
+            totals.generated_tokens_count = chunk.usage.output_tokens or 0
+
+    def _cleaned(self) -> str:
+        assert self._clean is not None
+        return self._clean(self._settled(self._raw) if self._settled else self._raw)
+
+    def _stable(self) -> str:
+        """The cleaned text, less what later text may still change."""
+        assert self._clean is not None
+        if self._settled is not None:
+            return self._settled(self._raw)
+        text = self._clean(self._raw)[:-HELD_BACK]
+        return text if text.startswith(self._shown) else self._shown
+
+    def _pair(self, text: str, reasoning: str) -> tuple[str, SingleOutputMeta]:
+        self._any = True
+        self._last = SingleOutputMeta()
+        self._complete(self._last, reasoning)
+        return text, self._last
+
+    def _complete(self, meta: SingleOutputMeta, reasoning: str) -> None:
+        totals = self._totals
+        meta.input_tokens_count = totals.input_tokens_count
+        meta.generated_tokens_count = totals.generated_tokens_count
+        meta.reasoning_content = reasoning
+        meta.finish_reason = totals.finish_reason
+        meta.first_token_time = totals.first_token_time
+        info: dict[str, Any] = dict(totals.extra_info)
+        meta.extra_info = info
