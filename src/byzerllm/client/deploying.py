@@ -15,6 +15,7 @@ from byzerllm.events.hooks import Hooks, handlers_for
 from byzerllm.runtime.choose import choose
 from byzerllm.types.data import LLMResponse
 from byzerllm.types.records import Meta, RenderChat, Request, Tokenize
+from byzerllm.types.sampling import bare
 
 if TYPE_CHECKING:
     from byzerllm.engines.catalog import ModelType
@@ -355,10 +356,12 @@ class Deploying(Setup):
 
 def _timeout_of(requests: list[Request]) -> float | None:
     """The largest ``timeout_s`` among the requests."""
-    found = [
-        float(value)
-        for request in requests
-        for key, value in request.params.items()
-        if key in ("timeout_s", "gen.timeout_s", "generation.timeout_s") and value
-    ]
+    found = []
+    for request in requests:
+        for key, value in request.params.items():
+            if bare(key) == "timeout_s" and value is not None:
+                try:
+                    found.append(float(value))
+                except (TypeError, ValueError):
+                    raise ConfigError(f"{key}={value!r} is not a number of seconds") from None
     return max(found) if found else None

@@ -263,9 +263,14 @@ def _ask_all(call: Call) -> Steps[list[Reply]]:
         outcomes = yield from _invoke(call, [call.requests[place] for place in asked])
         again: list[int] = []
         pause = 0.0
-        for place, outcome in [*answered.items(), *zip(asked, outcomes, strict=False)]:
+        fatal: Exception | None = None
+        for place, outcome in [*answered.items(), *zip(asked, outcomes, strict=True)]:
             if isinstance(outcome, Exception):
-                recovered, seconds = yield from _failed(call, place, outcome, failures[place])
+                try:
+                    recovered, seconds = yield from _failed(call, place, outcome, failures[place])
+                except Exception as error:
+                    fatal = fatal or error  # the others of the batch are told of theirs too
+                    continue
                 if recovered is None:
                     pause = max(pause, seconds)
                     again.append(place)
@@ -275,6 +280,8 @@ def _ask_all(call: Call) -> Steps[list[Reply]]:
             if reply is None:
                 again.append(place)
             replies[place] = reply
+        if fatal is not None:
+            raise fatal
         if not again:
             return [reply for reply in replies if reply is not None]
         if pause:
@@ -505,57 +512,71 @@ def _stream_with_events(call: Call) -> Steps[Reply]:
     answer = yield from _before_call(call)
     if answer is not None:
         reply = _answered_all(call, answer)[0]
-        yield from _emit_whole(reply)
+        yield from _emit_whole(call, reply)
     else:
         reply = yield from _stream_attempts(call)
     replies = yield from _after_call(call, [reply])
     return replies[0]
 
 
-def _emit_whole(reply: Reply) -> Steps[None]:
-    yield Emit(
-        Chunk(
-            text=reply.text,
-            finish_reason=reply.finish_reason or "stop",
-            usage=reply.usage,
-            request_id=reply.request_id,
-        )
+def _emit_whole(call: Call, reply: Reply) -> Steps[None]:
+    """A reply that no model streamed, as one chunk, which passes the same handlers."""
+    chunk: Any = Chunk(
+        text=reply.text,
+        finish_reason=reply.finish_reason or "stop",
+        usage=reply.usage,
+        request_id=reply.request_id,
     )
+    if call.handlers is not None:
+        chunk = yield from _chunk(call, call.requests[0], chunk)
+    if isinstance(chunk, Chunk):
+        yield Emit(chunk)
 
 
 def _stream_attempts(call: Call) -> Steps[Reply]:
     failures = _Failures(call)
     while True:
-        answered = yield from _before_models(call, [0])
-        if answered:
-            reply = answered[0]
-            yield from _emit_whole(reply)
-            emitted = True
-        else:
-            progress = _Emitted()
-            try:
-                reply = yield from _stream_once(call, progress)
-            except Exception as error:
-                if progress.any:
-                    if call.handlers is not None:
-                        request = call.requests[0]
-                        event = ModelError(call.ctx(request), request, error, False)
-                        yield from gates.after(call, "model_error", event)
-                    raise
-                recovered, pause = yield from _failed(call, 0, error, failures)
-                if recovered is None:
-                    if pause:
-                        yield from _wait(call, pause)
-                    call.attempt += 1
-                    continue
-                reply = recovered
-                yield from _emit_whole(reply)
-            emitted = True
-        final = yield from _after_model(call, 0, reply, failures)
-        if final is not None:
-            return final
-        if emitted:
-            raise StreamError("Retry came after text had left the stream; use it on whole replies")
+        reply = yield from _stream_attempt(call, failures)
+        if reply is not None:
+            return reply
+        call.attempt += 1
+
+
+def _stream_attempt(call: Call, failures: _Failures) -> Steps[Reply | None]:
+    """One attempt at a stream; ``None`` where it is to be tried again."""
+    emitted = _Emitted()
+    answered = yield from _before_models(call, [0])
+    if answered:
+        reply: Reply = answered[0]
+    else:
+        try:
+            reply = yield from _stream_once(call, emitted)
+        except Exception as error:
+            if emitted.any:
+                yield from _broke_off(call, error)
+                raise
+            recovered, pause = yield from _failed(call, 0, error, failures)
+            if recovered is None:
+                if pause:
+                    yield from _wait(call, pause)
+                return None
+            reply = recovered
+            answered = {0: reply}
+    if answered:
+        yield from _emit_whole(call, reply)
+        emitted.any = True
+    final = yield from _after_model(call, 0, reply, failures)
+    if final is None and emitted.any:
+        raise StreamError("Retry came after text had left the stream; use it on whole replies")
+    return final
+
+
+def _broke_off(call: Call, error: Exception) -> Steps[None]:
+    """Tell the handlers of ``model_error``; nothing can be recovered once text has left."""
+    if call.handlers is not None:
+        request = call.requests[0]
+        event = ModelError(call.ctx(request), request, error, will_retry=False)
+        yield from gates.after(call, "model_error", event)
 
 
 class _Emitted:

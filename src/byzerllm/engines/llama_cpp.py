@@ -8,6 +8,7 @@ the server's slots, since what waits inside it cannot be cancelled either.
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,14 @@ from byzerllm.engines.child import Child
 from byzerllm.engines.gguf import Header, read_header
 from byzerllm.engines.http import Http
 from byzerllm.engines.openai_wire import OpenAIWire, decode, encode
-from byzerllm.errors import ConfigError, EngineDied, ProviderError, ProviderUnreachable, Unsupported
+from byzerllm.errors import (
+    ConfigError,
+    EngineDied,
+    ProviderError,
+    ProviderUnreachable,
+    StreamError,
+    Unsupported,
+)
 from byzerllm.types.engine import Engine, StreamItem
 from byzerllm.types.records import Generate, Message, Reply
 from byzerllm.types.sampling import Sampling, truth
@@ -31,6 +39,8 @@ DEFAULT_SLOTS = 8
 LARGEST_DEFAULT_CONTEXT = 16384
 """Tokens held for all slots together unless ``n_ctx`` says otherwise (it costs memory)."""
 
+# What a request may fail with when the child behind it has died.
+_LOST = (ProviderError, ProviderUnreachable, StreamError, OSError)
 _RENAMED = {"repetition_penalty": "repeat_penalty", "n_probs": "top_logprobs"}
 _SETTINGS = frozenset(
     {
@@ -47,6 +57,8 @@ _SETTINGS = frozenset(
     }
 )
 _ROLES = frozenset({"system", "user", "assistant", "tool"})
+_alive: weakref.WeakSet[LlamaCpp] = weakref.WeakSet()
+"""The engines of this process, which share its cores."""
 
 
 class LlamaCpp(OpenAIWire):
@@ -91,7 +103,7 @@ class LlamaCpp(OpenAIWire):
         self._settings: dict[str, Any] = {
             "model_path": str(Path(self.model_path).absolute()),
             "n_parallel": int(settings.get("n_parallel", slots or DEFAULT_SLOTS)),
-            "n_threads": int(settings.get("n_threads", 0)) or os.cpu_count() or 1,
+            "n_threads": int(settings.get("n_threads", 0)),
             "n_ctx": int(settings.get("n_ctx", 0)),
             "n_batch": int(settings.get("n_batch", PROMPT_BATCH)),
             "n_gpu_layers": int(settings.get("n_gpu_layers", -1)),
@@ -123,6 +135,7 @@ class LlamaCpp(OpenAIWire):
     async def load(self) -> None:
         self._header = read_header(self.model_path)
         self._prepare()
+        _alive.add(self)
         try:
             import xllamacpp  # noqa: F401  # only to say early and clearly that it is missing
         except ImportError as error:
@@ -145,6 +158,9 @@ class LlamaCpp(OpenAIWire):
                 min(known * settings["n_parallel"], LARGEST_DEFAULT_CONTEXT), known
             )
         self._context = min(settings["n_ctx"], header.context_length or settings["n_ctx"])
+        if not settings["n_threads"]:
+            # Engines spin while they wait: two with full thread counts halve each other.
+            settings["n_threads"] = max(1, (os.cpu_count() or 1) // (len(_alive) + 1))
         self._child.update(settings)
 
     async def _answer_once(self) -> None:
@@ -158,6 +174,7 @@ class LlamaCpp(OpenAIWire):
             await self.generate(request, Sampling({"max_tokens": 1, "temperature": 0}))
 
     async def close(self) -> None:
+        _alive.discard(self)
         await super().close()
         await self._child.close()
 
@@ -209,7 +226,7 @@ class LlamaCpp(OpenAIWire):
         try:
             async for item in super().stream(request, sampling):
                 yield item
-        except (ProviderError, ProviderUnreachable, OSError) as error:
+        except _LOST as error:
             raise await self._blame(error) from error
 
     async def embed(self, texts: list[str], params: Mapping[str, Any]) -> Reply:
@@ -221,7 +238,7 @@ class LlamaCpp(OpenAIWire):
         await self._alive()
         try:
             return await super().embed(texts, params)
-        except (ProviderError, ProviderUnreachable, OSError) as error:
+        except _LOST as error:
             raise await self._blame(error) from error
 
     async def rerank(self, pairs: list[tuple[str, str]], params: Mapping[str, Any]) -> Reply:
@@ -233,7 +250,7 @@ class LlamaCpp(OpenAIWire):
         await self._alive()
         try:
             return await super().rerank(pairs, params)
-        except (ProviderError, ProviderUnreachable, OSError) as error:
+        except _LOST as error:
             raise await self._blame(error) from error
 
     async def tokenize(self, text: str) -> list[int]:
@@ -255,7 +272,7 @@ class LlamaCpp(OpenAIWire):
         await self._alive()
         try:
             return decode(await self.http.post(path, encode(body)), self.name)
-        except (ProviderError, ProviderUnreachable, OSError) as error:
+        except _LOST as error:
             raise await self._blame(error) from error
 
     # -- the child --------------------------------------------------------------------------
