@@ -913,7 +913,7 @@ def test_another_model_steps_in_when_the_first_fails_for_good() -> None:
 
 
 def test_only_what_is_safe_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("byzerllm.client.pipeline.FIRST_PAUSE", 0.001)
+    monkeypatch.setattr("byzerllm.client.attempts.FIRST_PAUSE", 0.001)
     script: list[Any] = [ProviderUnreachable("gone"), ProviderError("busy", status=503), "fine"]
     llm, model = make(script)
     assert llm.chat_oai(ASK)[0].output == "fine"

@@ -299,7 +299,7 @@ def test_a_failure_is_told_once_for_each_attempt(mode: str, name: str) -> None:
 def test_a_second_attempt_is_the_model_family_again(
     mode: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("byzerllm.client.pipeline.FIRST_PAUSE", 0.001)
+    monkeypatch.setattr("byzerllm.client.attempts.FIRST_PAUSE", 0.001)
     llm, model = make([ProviderUnreachable("gone"), WORDS])
     watcher = Watcher(llm, None)
     perform(llm, mode, name)

@@ -152,7 +152,7 @@ def test_when_chooses_the_calls_that_go_to_a_person(terminal: Keyboard) -> None:
 def test_a_person_decides_once_for_all_attempts(
     terminal: Keyboard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("byzerllm.client.pipeline.FIRST_PAUSE", 0.001)
+    monkeypatch.setattr("byzerllm.client.attempts.FIRST_PAUSE", 0.001)
     llm, model = make([ProviderUnreachable("gone"), "Berlin."])
     terminal.lines = ["/send"]
     with llm.hooks(HumanModel()):

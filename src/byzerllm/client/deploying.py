@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from byzerllm.client.call import Call, Limits
 from byzerllm.client.effects import Await, Steps, adrive, drive
-from byzerllm.client.pipeline import Call, Limits, run
+from byzerllm.client.pipeline import run
 from byzerllm.client.setup import Setup
 from byzerllm.errors import ConfigError, ModelNotFound
 from byzerllm.events.hooks import Hooks, handlers_for

@@ -15,7 +15,7 @@ from byzerllm.events.verdicts import DROP, Answer, Deny, Recover, Retry, Stop
 from byzerllm.types.records import GENERATION_KINDS, Reply, Request
 
 if TYPE_CHECKING:
-    from byzerllm.client.pipeline import Call
+    from byzerllm.client.call import Call
     from byzerllm.events.hooks import Subscription
 
 logger = logging.getLogger(__name__)
