@@ -81,6 +81,35 @@ async def over(work: Coroutine[Any, Any, T]) -> T:
     return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, target))
 
 
+class Abandoned:
+    """Tells work on a thread that nobody waits for its result any more."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._tell: list[Callable[[], None]] = []
+        self.yes = False
+
+    def add(self, tell: Callable[[], None]) -> None:
+        """Have ``tell`` called when it happens, at once if it has."""
+        with self._lock:
+            if not self.yes:
+                self._tell.append(tell)
+                return
+        tell()
+
+    def set(self) -> None:
+        with self._lock:
+            self.yes, told = True, self._tell
+        for tell in told:
+            tell()
+
+
+abandoned: contextvars.ContextVar[Abandoned | None] = contextvars.ContextVar(
+    "byzerllm_abandoned", default=None
+)
+"""Of the work that runs in this context, if it can be left alone at all."""
+
+
 async def in_thread(work: Callable[[], T]) -> T:
     """Run blocking ``work`` on a daemon thread of its own, with the caller's context.
 
@@ -89,7 +118,9 @@ async def in_thread(work: Callable[[], T]) -> T:
     """
     here = asyncio.get_running_loop()
     done: asyncio.Future[T] = here.create_future()
+    left = Abandoned()
     context = contextvars.copy_context()
+    context.run(abandoned.set, left)
 
     def report(error: BaseException | None, value: Any = None) -> None:
         if done.done():
@@ -111,7 +142,11 @@ async def in_thread(work: Callable[[], T]) -> T:
             here.call_soon_threadsafe(report, *outcome)
 
     threading.Thread(target=serve, name="byzerllm-handler", daemon=True).start()
-    return await done
+    try:
+        return await done
+    except asyncio.CancelledError:
+        left.set()
+        raise
 
 
 class Feed(Generic[T]):

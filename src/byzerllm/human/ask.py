@@ -12,8 +12,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from byzerllm.errors import HumanUnavailable
+from byzerllm.human.keyboard import KEYBOARD, read_line
 from byzerllm.human.show import shown_request
-from byzerllm.human.terminal import TERMINAL
 
 if TYPE_CHECKING:
     from byzerllm.client import ByzerLLM
@@ -43,11 +43,11 @@ def ask_human(
 
 
 def _ask(model: str, item: dict[str, Any]) -> str:
-    with TERMINAL.turn():
+    with KEYBOARD.turn():
         print(f"--- A request to {model} waits for your answer ---", flush=True)
         print(shown_request(model, item), flush=True)
         try:
-            return input(QUESTION)
+            return read_line(QUESTION)
         except (EOFError, OSError) as error:
             raise HumanUnavailable(
                 f"A person was to answer for {model!r} and the input has ended; run the program "

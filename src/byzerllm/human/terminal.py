@@ -1,19 +1,16 @@
-"""Asking a person at the terminal: one question at a time, whoever asks."""
+"""Asking a person at the terminal: what is shown, and what can be answered."""
 
 from __future__ import annotations
 
 import base64
 import sys
-import threading
-from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 
 from byzerllm.errors import HumanUnavailable
 from byzerllm.events.payloads import BeforeModel
 from byzerllm.events.verdicts import Answer, Deny
 from byzerllm.human.desk import Desk, Ticket, Verdict
+from byzerllm.human.keyboard import KEYBOARD, read_line
 from byzerllm.human.show import printable, shown_request
 from byzerllm.types.records import Generate, Request
 
@@ -28,35 +25,6 @@ HELP = """\
 _ENDS = ("/end", "/eof")
 
 
-class Queue:
-    """Whose turn it is at the terminal: first come, first asked."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._line: deque[threading.Event] = deque()
-
-    @contextmanager
-    def turn(self) -> Iterator[int]:
-        """Wait for the turn; gives the number of those who wait behind."""
-        mine = threading.Event()
-        with self._lock:
-            self._line.append(mine)
-            if len(self._line) == 1:
-                mine.set()
-        try:
-            mine.wait()
-            yield len(self._line) - 1
-        finally:
-            with self._lock:
-                self._line.remove(mine)
-                if self._line:
-                    self._line[0].set()
-
-
-TERMINAL = Queue()
-"""The turns at this process's terminal."""
-
-
 class TerminalSurface:
     """Shows a ticket on standard output and reads the verdict with ``input()``.
 
@@ -66,7 +34,7 @@ class TerminalSurface:
 
     def present(self, ticket: Ticket, desk: Desk) -> None:
         """Ask, and resolve the ticket."""
-        with TERMINAL.turn() as behind:
+        with KEYBOARD.turn() as behind:
             if ticket.resolved or ticket not in desk.waiting:
                 return
             try:
@@ -91,10 +59,10 @@ class TerminalSurface:
         print(shown(event.request), flush=True)
         at_terminal = sys.stdin is not None and sys.stdin.isatty()
         if not at_terminal:
-            return Answer(input("answer: "), by="human")
+            return Answer(read_line("answer: "), by="human")
         print("─── answer, /send, /edit, /copy, /no, /many; /help explains ───", flush=True)
         while True:
-            line = input("answer: ")
+            line = read_line("answer: ")
             command, _, rest = line.strip().partition(" ")
             if line.startswith("//"):
                 return Answer(line[1:], by="human")
@@ -133,7 +101,7 @@ def shown_text(request: Request) -> str:
 def _many_lines() -> str:
     print(f"(many lines; {_ENDS[0]} on a line of its own ends the answer)", flush=True)
     lines: list[str] = []
-    while (line := input()).strip() not in _ENDS:
+    while (line := read_line()).strip() not in _ENDS:
         lines.append(line)
     return "\n".join(lines)
 
