@@ -11,6 +11,7 @@ import asyncio
 import inspect
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterator
+from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
 from byzerllm import portal
@@ -162,18 +163,25 @@ class Close(Effect):
 
 
 class Emit(Effect):
-    """Hand an item to the reader of a stream. The drivers of streams do it themselves."""
+    """Hand an item to the reader of a stream. The drivers of streams do it; where the reader
+    has gone there is nothing to do."""
 
     __slots__ = ("item",)
 
     def __init__(self, item: Any) -> None:
         self.item = item
 
+    def run(self) -> None:
+        return
 
-def drive(steps: Steps[T]) -> T:
-    """Run a pipeline for a plain caller."""
+    async def arun(self) -> None:
+        return
+
+
+def drive(steps: Steps[T], effect: Effect | None = None) -> T:
+    """Run a pipeline for a plain caller; ``effect`` is where it stands, if it has begun."""
     try:
-        effect = next(steps)
+        effect = effect or next(steps)
         while True:
             try:
                 value = effect.run()
@@ -185,10 +193,10 @@ def drive(steps: Steps[T]) -> T:
         return stop.value  # type: ignore[no-any-return]
 
 
-async def adrive(steps: Steps[T]) -> T:
+async def adrive(steps: Steps[T], effect: Effect | None = None) -> T:
     """Run a pipeline for an async caller."""
     try:
-        effect = next(steps)
+        effect = effect or next(steps)
         while True:
             try:
                 value = await effect.arun()
@@ -205,36 +213,21 @@ def drive_stream(steps: Steps[Any]) -> Iterator[Any]:
     try:
         effect = next(steps)
         while True:
-            if type(effect) is Emit:
-                try:
-                    yield effect.item
-                except GeneratorExit:
-                    _finish(steps)
-                    return
-                effect = steps.send(None)
-                continue
             try:
-                value = effect.run()
+                if type(effect) is Emit:
+                    yield effect.item
+                    value = None
+                else:
+                    value = effect.run()
+            except GeneratorExit:
+                with suppress(StopIteration, StreamClosed):
+                    drive(steps, steps.throw(StreamClosed()))
+                return
             except BaseException as error:
                 effect = steps.throw(error)
             else:
                 effect = steps.send(value)
     except StopIteration:
-        return
-
-
-def _finish(steps: Steps[Any]) -> None:
-    """Let a pipeline whose reader has gone put everything back."""
-    try:
-        effect = steps.throw(StreamClosed())
-        while True:
-            try:
-                value = None if type(effect) is Emit else effect.run()
-            except BaseException as error:
-                effect = steps.throw(error)
-            else:
-                effect = steps.send(value)
-    except (StopIteration, StreamClosed):
         return
 
 
@@ -243,33 +236,19 @@ async def adrive_stream(steps: Steps[Any]) -> AsyncIterator[Any]:
     try:
         effect = next(steps)
         while True:
-            if type(effect) is Emit:
-                try:
-                    yield effect.item
-                except (GeneratorExit, asyncio.CancelledError):
-                    await _afinish(steps)
-                    raise
-                effect = steps.send(None)
-                continue
             try:
-                value = await effect.arun()
+                if type(effect) is Emit:
+                    yield effect.item
+                    value = None
+                else:
+                    value = await effect.arun()
+            except GeneratorExit:
+                with suppress(StopIteration, StreamClosed):
+                    await adrive(steps, steps.throw(StreamClosed()))
+                raise
             except BaseException as error:
                 effect = steps.throw(error)
             else:
                 effect = steps.send(value)
     except StopIteration:
-        return
-
-
-async def _afinish(steps: Steps[Any]) -> None:
-    try:
-        effect = steps.throw(StreamClosed())
-        while True:
-            try:
-                value = None if type(effect) is Emit else await effect.arun()
-            except BaseException as error:
-                effect = steps.throw(error)
-            else:
-                effect = steps.send(value)
-    except (StopIteration, StreamClosed):
         return
