@@ -13,7 +13,6 @@ from byzerllm.events.payloads import CallContext
 from byzerllm.types.records import Request
 
 if TYPE_CHECKING:
-    from byzerllm.client.byzerllm import ByzerLLM
     from byzerllm.events.hooks import Handlers
     from byzerllm.runtime.base import Runtime
 
@@ -32,7 +31,8 @@ class Limits:
 class Call:
     """One call of a user on its way through the pipeline."""
 
-    llm: ByzerLLM
+    llm: object
+    """The client, as callbacks of the old form get it."""
     runtime: Runtime
     model: str
     method: str

@@ -309,7 +309,7 @@ class Deploying(Setup):
         pins = self.pin_model_worker_mapping or {}
         pin = pins.get(_PIN_OF.get(kind, ""))
         call = Call(
-            llm=self,  # type: ignore[arg-type]  # the client itself is the only subclass
+            llm=self,
             runtime=self._runtime,
             model=model,
             method=method,
