@@ -39,6 +39,7 @@ EDGES = {
     ("saas", "engines"),  # nearly all vendors are the OpenAI wire engine with a few words changed
     ("human", "store"),  # tickets outlive a restart
     ("__main__", "cli"),  # `python -m byzerllm` is the command
+    ("__main__", "cli"),  # `python -m byzerllm` is the command
     ("cli", "server"),  # `byzerllm serve` starts it
 }
 """Imports allowed beside those to lower levels, as (who imports, what)."""

@@ -157,4 +157,4 @@ class ProviderError(CallError):
         self.code = code
         self.request_id = request_id
         self.retry_after = retry_after
-        self.retryable = status in (408, 409, 429, 502, 503, 504)
+        self.retryable = status in (408, 409, 429) or (status >= 500 and status != 501)

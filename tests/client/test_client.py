@@ -901,7 +901,7 @@ def test_a_full_model_says_so() -> None:
 
 
 def test_another_model_steps_in_when_the_first_fails_for_good() -> None:
-    llm, first = make(lambda request: ProviderError("down", status=500))
+    llm, first = make(lambda request: ProviderError("down", status=400))
     llm.deploy("", ScriptedModel("from the second"), "stand-in")
     llm.setup_fallback_models(name_of(llm), ["stand-in"])
     try:
@@ -925,11 +925,14 @@ def test_only_what_is_safe_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> No
     llm.setup_max_retries(name_of(llm), 0)
 
 
-def test_a_provider_may_say_how_long_to_wait_and_the_deadline_still_holds() -> None:
-    error = ProviderError("busy", status=429, retry_after=30)
+@pytest.mark.parametrize(("wait", "patience"), [(30, 1), (86400, 100_000)])
+def test_a_wait_that_is_too_long_is_not_begun_and_the_reason_reaches_the_caller(
+    wait: float, patience: float
+) -> None:
+    error = ProviderError("busy", status=429, retry_after=wait)
     llm, model = make(lambda request: error)
-    with pytest.raises(CallTimeout):
-        llm.chat_oai(ASK, llm_config={"timeout_s": 1})
+    with pytest.raises(ProviderError, match="busy"):
+        llm.chat_oai(ASK, llm_config={"timeout_s": patience})
     assert len(model.requests) == 1
 
 

@@ -281,7 +281,7 @@ def test_a_refusal_reaches_the_caller_and_the_end(mode: str, name: str) -> None:
 
 @pytest.mark.parametrize(("mode", "name"), [row for row in ROWS if PLAIN[row[1]][0] == "chat"])
 def test_a_failure_is_told_once_for_each_attempt(mode: str, name: str) -> None:
-    llm, _model = make(lambda request: ProviderError("broken", status=500))
+    llm, _model = make(lambda request: ProviderError("broken", status=400))
     watcher = Watcher(llm, None)
     with pytest.raises(ProviderError, match="broken"):
         perform(llm, mode, name)
@@ -322,7 +322,7 @@ def test_a_second_attempt_is_the_model_family_again(
 
 @pytest.mark.parametrize(("mode", "name"), [row for row in ROWS if PLAIN[row[1]][0] == "chat"])
 def test_a_recovered_error_is_a_reply(mode: str, name: str) -> None:
-    llm, _ = make(lambda request: ProviderError("broken", status=500))
+    llm, _ = make(lambda request: ProviderError("broken", status=400))
     watcher = Watcher(llm, None)
     llm.on.model_error(lambda event: Recover("instead", by="test"))
     result = perform(llm, mode, name)

@@ -17,6 +17,8 @@ from byzerllm.types.records import Generate, Message, Reply, Request
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 8.0
 """Seconds before the second attempt, doubled for each one after it up to the longest."""
+LONGEST_WAIT = 60.0
+"""Seconds that a provider may ask us to wait; beyond that the caller had better know."""
 UNREACHABLE_RETRIES = 2
 """Further attempts where there is no connection at all: it is rarely a matter of patience."""
 MAX_FEEDBACK_ROUNDS = 3
@@ -27,7 +29,7 @@ class Failures:
     """What went wrong so far for one request, and whether to ask again."""
 
     def __init__(self, call: Call) -> None:
-        self._max = call.max_retries
+        self._call = call
         self.count = 0
         self.rounds = 0
         self.fallbacks = list(call.fallbacks)
@@ -36,16 +38,20 @@ class Failures:
         """Seconds to wait before asking again; ``None``: do not."""
         if not isinstance(error, ByzerError) or not error.retryable:
             return None
-        bound = self._max
+        bound = self._call.max_retries
         if isinstance(error, ConnectionError):
             bound = min(bound, UNREACHABLE_RETRIES)
         if self.count >= bound:
             return None
+        pause = error.retry_after
+        if pause is None:
+            longest: float = min(FIRST_PAUSE * 2.0**self.count, LONGEST_PAUSE)
+            pause = longest * random.uniform(0.5, 1.0)  # noqa: S311  # jitter, not a secret
+        left = self._call.remaining()
+        if pause > LONGEST_WAIT or (left is not None and pause >= left):
+            return None  # its own error says more than a time-out after a long silence
         self.count += 1
-        if error.retry_after is not None:
-            return error.retry_after
-        longest: float = min(FIRST_PAUSE * 2.0 ** (self.count - 1), LONGEST_PAUSE)
-        return longest * random.uniform(0.5, 1.0)  # noqa: S311  # jitter, not a secret
+        return pause
 
 
 def before_models(call: Call, pending: list[int]) -> Steps[dict[int, Any]]:

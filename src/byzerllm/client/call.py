@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from byzerllm.client.wire import to_item
-from byzerllm.errors import CallTimeout
 from byzerllm.events.payloads import CallContext
 from byzerllm.types.records import Request
 
@@ -81,14 +80,5 @@ class Call:
         return [to_item(request, history=self.history) for request in self.requests]
 
     def remaining(self) -> float | None:
-        """Seconds left for the models.
-
-        Raises:
-            CallTimeout: none are.
-        """
-        if self.timeout is None:
-            return None
-        left = self.timeout - self.model_seconds
-        if left <= 0:
-            raise CallTimeout(f"{self.model} gave no answer within {self.timeout:g} s")
-        return left
+        """Seconds left for the models; ``None`` where time is not limited."""
+        return None if self.timeout is None else self.timeout - self.model_seconds

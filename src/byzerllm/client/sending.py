@@ -20,6 +20,8 @@ def invoke(call: Call, requests: list[Request]) -> Steps[list[Any]]:
     if not requests:
         return []
     timeout = call.remaining()
+    if timeout is not None and timeout <= 0:
+        raise CallTimeout(f"{call.model} gave no answer within {call.timeout:g} s")
     runtime, pins = call.runtime, call.pins
     requests = [ready(call, request) for request in requests]
 
@@ -63,9 +65,7 @@ _BUDGETS = frozenset({"max_length", "max_tokens", "max_new_tokens", "max_complet
 
 
 def wait(call: Call, pause: float) -> Steps[None]:
-    left = call.remaining()
-    if left is not None and pause >= left:
-        raise CallTimeout(f"{call.model} gave no answer within {call.timeout:g} s")
+    """Let some seconds pass before the next attempt; they count as the models' time."""
     yield Sleep(pause)
     call.model_seconds += pause
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import pkgutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,15 @@ def _module(path: str, name: str) -> Any:
                     f"The model type {name!r} needs the package {error.name}"
                 ) from error
     raise ConfigError(
-        f"There is no model type {name!r}. Hosted models: 'saas/openai' (with saas.base_url for "
-        "any server that speaks its format); local ones: 'custom/auto' with a .gguf file"
+        f"There is no model type {name!r}. Hosted models: {', '.join(providers())} "
+        "('saas/openai' with saas.base_url for any server that speaks its format); "
+        "local ones: 'custom/auto' with a .gguf file"
     )
+
+
+def providers() -> list[str]:
+    """The types of hosted models that there are files for."""
+    package = importlib.util.find_spec("byzerllm.saas")
+    folders = package.submodule_search_locations if package else None
+    found = (module.name for module in pkgutil.iter_modules(folders or ()))
+    return [f"saas/{name}" for name in sorted(found) if name != "compatible"]

@@ -25,8 +25,9 @@ from byzerllm.errors import DeployError, EngineDied
 
 logger = logging.getLogger(__name__)
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 30.0
-"""Seconds before the second start in a row, and the most it may grow to."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
+"""Seconds before the second start in a row, and the most it may grow to: calls wait for it, and
+without calls nothing is started."""
 HEALTHY_AFTER = 10.0
 """A child that lived this long (seconds) counts as well: the next pause is short again."""
 

@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from byzerllm.engines.child import Child
-from byzerllm.engines.gguf import Header, read_header
+from byzerllm.engines.gguf import POOLINGS, Header, read_header
 from byzerllm.engines.http import Http
 from byzerllm.engines.openai_wire import OpenAIWire, decode, encode
 from byzerllm.errors import (
     ConfigError,
+    DeployError,
     EngineDied,
+    LengthError,
     ProviderError,
     ProviderUnreachable,
     StreamError,
@@ -38,6 +40,9 @@ PROMPT_BATCH = 256
 DEFAULT_SLOTS = 8
 LARGEST_DEFAULT_CONTEXT = 16384
 """Tokens held for all slots together unless ``n_ctx`` says otherwise (it costs memory)."""
+LARGEST_DEFAULT_TEXT = 2048
+"""Tokens of one text that a model for vectors or scores, which cannot read it in batches, takes
+unless ``n_batch`` says otherwise (memory grows with its square)."""
 
 # What a request may fail with when the child behind it has died.
 _LOST = (ProviderError, ProviderUnreachable, StreamError, OSError)
@@ -105,10 +110,10 @@ class LlamaCpp(OpenAIWire):
             "n_parallel": int(settings.get("n_parallel", slots or DEFAULT_SLOTS)),
             "n_threads": int(settings.get("n_threads", 0)),
             "n_ctx": int(settings.get("n_ctx", 0)),
-            "n_batch": int(settings.get("n_batch", PROMPT_BATCH)),
+            "n_batch": int(settings.get("n_batch", 0)),
             "n_gpu_layers": int(settings.get("n_gpu_layers", -1)),
             "cache_ram_mib": int(settings.get("cache_ram_mib", 256)),
-            "pooling": settings.get("pooling", "mean"),
+            "pooling": settings.get("pooling"),
             "chat_template": settings.get("chat_template", ""),
         }
         self._settings["http_threads"] = self._settings["n_parallel"] + 4
@@ -116,6 +121,7 @@ class LlamaCpp(OpenAIWire):
         self._child = Child(str(SERVER), self._settings, start_timeout=start_timeout)
         self._header = Header()
         self._context = 0
+        self._generates = True
         self.http = Http(
             "http://llama.cpp",
             name=self.name,
@@ -147,6 +153,13 @@ class LlamaCpp(OpenAIWire):
 
     def _prepare(self) -> None:
         header, settings = self._header, self._settings
+        if settings["pooling"] is None:
+            # Pooled in another way than in training, vectors mean little, and nothing says so.
+            settings["pooling"] = header.pooling or "mean"
+        if settings["pooling"] not in ("", *POOLINGS):
+            raise ConfigError(
+                f"backend.pooling={settings['pooling']!r}; use one of {', '.join(POOLINGS)}"
+            )
         if settings["pooling"] == "rank" and not header.is_reranker:
             raise ConfigError(
                 f"{self.model_path} has no classifier, so its rerank scores would mean nothing; "
@@ -158,6 +171,12 @@ class LlamaCpp(OpenAIWire):
                 min(known * settings["n_parallel"], LARGEST_DEFAULT_CONTEXT), known
             )
         self._context = min(settings["n_ctx"], header.context_length or settings["n_ctx"])
+        self._generates = header.generates and settings["pooling"] != "rank"
+        if not settings["n_batch"]:
+            whole = min(self._context, LARGEST_DEFAULT_TEXT)
+            settings["n_batch"] = PROMPT_BATCH if self._generates else whole
+        if not self._generates:
+            self._context = min(self._context, settings["n_batch"])
         if not settings["n_threads"]:
             # Engines spin while they wait: two with full thread counts halve each other.
             settings["n_threads"] = max(1, (os.cpu_count() or 1) // (len(_alive) + 1))
@@ -167,7 +186,7 @@ class LlamaCpp(OpenAIWire):
         """A deployment counts only if the model can answer."""
         if self._settings["pooling"] == "rank":
             await self.rerank([("a", "b")], {})
-        elif self._header.architecture.endswith("bert"):
+        elif not self._generates:
             await self.embed(["a"], {})
         else:
             request = Generate(self.model, prompt="a")
@@ -187,18 +206,17 @@ class LlamaCpp(OpenAIWire):
 
     async def meta(self) -> dict[str, Any]:
         template = bool(self._header.chat_template or self._settings["chat_template"])
-        generates = not self._header.architecture.endswith("bert")
         return {
             "model_deploy_type": "proprietary",
             "backend": self.name,
-            "support_stream": generates,
+            "support_stream": self._generates,
             "support_chat_template": template,
             "message_format": template and self._message_format,
-            "support_assistant_prefix": generates,
+            "support_assistant_prefix": self._generates,
             "max_model_len": self._context,
             "architectures": [self._header.architecture],
             "model_name": self._header.name or Path(self.model_path).stem,
-            "embedding_mode": not generates,
+            "embedding_mode": not self._generates,
         }
 
     def body(self, request: Generate, sampling: Sampling, *, stream: bool) -> dict[str, Any]:
@@ -220,6 +238,9 @@ class LlamaCpp(OpenAIWire):
         return await Engine.generate(self, request, sampling)
 
     async def stream(self, request: Generate, sampling: Sampling) -> AsyncIterator[StreamItem]:
+        if not self._generates:
+            does = "emb_rerank" if self._settings["pooling"] == "rank" else "emb"
+            raise Unsupported(f"{self.model_path} writes no text; it is a model for {does}")
         if sampling.max_tokens == 0:
             raise ConfigError("max_length=0 leaves nothing to generate; ask for at least 1 token")
         await self._alive()
@@ -278,16 +299,34 @@ class LlamaCpp(OpenAIWire):
     # -- the child --------------------------------------------------------------------------
 
     async def _alive(self) -> None:
-        if not self._child.alive:
+        if self._child.alive:
+            return
+        try:
             await self._child.ready()
+        except DeployError as error:
+            raise EngineDied(f"The llama.cpp process did not start again: {error}") from error
 
     async def _blame(self, error: Exception) -> Exception:
-        """The child's death, where that is behind a failed request."""
+        """What is behind a failed request: the child's death, or a text that is too long."""
         if isinstance(error, ProviderError) and error.status:
-            return error
+            return self._too_long(str(error)) or error
         if await self._child.ended():
             return EngineDied("The llama.cpp process ended during the call; it is started again")
         return error
+
+    def _too_long(self, said: str) -> LengthError | None:
+        """What the server says of a text that does not fit, with the setting that helps."""
+        of_vectors, of_chat = "too large to process" in said, "context size" in said
+        if not of_vectors and not of_chat:
+            return None
+        name = "n_batch" if of_vectors else "n_ctx"
+        limit = self._settings["n_batch"] if of_vectors else self._context
+        hint = f", or deploy with a larger backend.{name}"
+        most = self._header.context_length
+        return LengthError(
+            f"The text is longer than the {limit} tokens that the model reads at once; shorten it"
+            + (hint if limit < most else "")
+        )
 
 
 def _settings(infer_params: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ def parameters(xllamacpp: Any, settings: "dict[str, Any]") -> Any:
     params.model.path = settings["model_path"]
     params.hostnames = [settings["socket"]]
     params.n_threads_http = settings["http_threads"]
-    params.verbosity = -1
+    params.verbosity = 1  # errors, the parent shows them: why a file is not read stands there
     params.ui = False
     params.n_ctx = settings["n_ctx"]
     params.n_parallel = settings["n_parallel"]

@@ -191,7 +191,8 @@ class EmbeddedRuntime:
                 f"A model named {spec.name!r} is deployed already; "
                 f"undeploy it first or pass replace=True"
             )
-        deployment = Deployment(spec, next(self._generations))
+        # Old plug-ins load their weights in the constructor: not on anybody's event loop.
+        deployment = await portal.in_thread(lambda: Deployment(spec, next(self._generations)))
         await portal.over(self._bring_up(deployment))
         with self._lock:
             taken = self._deployments.get(spec.name)

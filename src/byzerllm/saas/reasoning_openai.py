@@ -1,5 +1,11 @@
-"""The same as ``saas/openai``, under its name for reasoning models."""
+"""The same as ``saas/openai``, for models that think first and refuse sampling settings."""
 
-from byzerllm.saas.openai import CustomSaasAPI
+from __future__ import annotations
 
-__all__ = ["CustomSaasAPI"]
+from byzerllm.saas import openai
+
+
+class CustomSaasAPI(openai.CustomSaasAPI):
+    """Sends no ``temperature`` and the like; ``saas.is_reasoning`` does the same elsewhere."""
+
+    is_reasoning = True
