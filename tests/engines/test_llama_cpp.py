@@ -22,6 +22,7 @@ from byzerllm.errors import (
     CallTimeout,
     ConfigError,
     EngineDied,
+    LengthError,
     ModelFileError,
     Unsupported,
 )
@@ -420,3 +421,8 @@ def test_a_model_llama_cpp_cannot_read_fails_with_what_it_printed(
     with pytest.raises(Exception, match=r"did not start|lizrd"):
         ByzerLLM().deploy(str(broken), "custom/auto", "broken")
     assert not ByzerLLM().is_model_exist("broken")
+
+
+def test_a_conversation_longer_than_the_context_says_both_numbers(llm: ByzerLLM) -> None:
+    with pytest.raises(LengthError, match=r"has \d{4,} tokens, and the model reads 8192"):
+        llm.chat_oai("word " * 9000, llm_config=SHORT)

@@ -17,7 +17,8 @@ HELD_BACK = 64
 class Presenter:
     """Turns chunks into ``(text, SingleOutputMeta)`` pairs.
 
-    In both modes the last pair's metadata holds the totals. Times are in seconds.
+    When the stream has ended, the last pair's metadata holds the totals (they arrive behind
+    the last text, and are filled in). Times are in seconds.
     """
 
     def __init__(self, clean: Callable[[str], str] | None, *, delta_mode: bool) -> None:
@@ -52,17 +53,19 @@ class Presenter:
     def finish(self) -> Iterator[tuple[str, SingleOutputMeta]]:
         """What is left when the stream has ended."""
         final = self._raw if self._clean is None else self._clean(self._raw)
-        if not self._delta:
-            if final != self._shown or not self._any:
-                yield self._pair(final, self._totals.reasoning_content)
-            self._complete(self._last, self._totals.reasoning_content)
-            return
-        if not final.startswith(self._shown):
-            raise StreamError(
-                "The clean function took back text that was streamed already; "
-                "read this stream without delta_mode"
-            )
-        yield self._pair(final[len(self._shown) :], "")
+        rest = final
+        if self._delta:
+            if not final.startswith(self._shown):
+                raise StreamError(
+                    "The clean function took back text that was streamed already; "
+                    "read this stream without delta_mode"
+                )
+            rest = final[len(self._shown) :]
+        if final != self._shown or not self._any:
+            yield self._pair(rest, "" if self._delta else self._totals.reasoning_content)
+        # Counts arrive behind the last text: they complete the pair that was yielded last.
+        totals = self._totals.reasoning_content
+        self._complete(self._last, self._last.reasoning_content if self._delta else totals)
 
     def _note(self, chunk: Chunk) -> None:
         totals = self._totals
@@ -74,6 +77,8 @@ class Presenter:
             totals.finish_reason = chunk.finish_reason
         if chunk.request_id:
             totals.extra_info["request_id"] = chunk.request_id
+        if chunk.by != "model":
+            totals.extra_info["by"] = chunk.by
         if chunk.usage is not None:
             totals.input_tokens_count = chunk.usage.input_tokens or 0
             totals.generated_tokens_count = chunk.usage.output_tokens or 0

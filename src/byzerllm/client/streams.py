@@ -120,6 +120,7 @@ def emit_whole(call: Call, reply: Reply) -> Steps[None]:
         finish_reason=reply.finish_reason or "stop",
         usage=reply.usage,
         request_id=reply.request_id,
+        by=reply.by,
     )
     if call.handlers is not None:
         chunk = yield from _chunk(call, call.requests[0], chunk)

@@ -7,12 +7,13 @@ the server's slots, since what waits inside it cannot be cancelled either.
 
 from __future__ import annotations
 
-import os
+import re
 import weakref
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from byzerllm.config import usable_cores
 from byzerllm.engines.child import Child
 from byzerllm.engines.gguf import POOLINGS, Header, read_header
 from byzerllm.engines.http import Http
@@ -46,6 +47,7 @@ unless ``n_batch`` says otherwise (memory grows with its square)."""
 
 # What a request may fail with when the child behind it has died.
 _LOST = (ProviderError, ProviderUnreachable, StreamError, OSError)
+_COUNT = re.compile(r"\((\d+) tokens\)")
 _RENAMED = {"repetition_penalty": "repeat_penalty", "n_probs": "top_logprobs"}
 _SETTINGS = frozenset(
     {
@@ -179,7 +181,7 @@ class LlamaCpp(OpenAIWire):
             self._context = min(self._context, settings["n_batch"])
         if not settings["n_threads"]:
             # Engines spin while they wait: two with full thread counts halve each other.
-            settings["n_threads"] = max(1, (os.cpu_count() or 1) // (len(_alive) + 1))
+            settings["n_threads"] = max(1, usable_cores() // (len(_alive) + 1))
         self._child.update(settings)
 
     async def _answer_once(self) -> None:
@@ -323,8 +325,10 @@ class LlamaCpp(OpenAIWire):
         limit = self._settings["n_batch"] if of_vectors else self._context
         hint = f", or deploy with a larger backend.{name}"
         most = self._header.context_length
+        count = _COUNT.search(said)
+        size = f"has {count[1]} tokens" if count else "is too long"
         return LengthError(
-            f"The text is longer than the {limit} tokens that the model reads at once; shorten it"
+            f"The text {size}, and the model reads {limit} at once; shorten it"
             + (hint if limit < most else "")
         )
 

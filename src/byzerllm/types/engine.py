@@ -109,6 +109,8 @@ class Pieces:
             reply.logprobs = [*(reply.logprobs or []), chunk.logprobs]
         if chunk.request_id:
             reply.request_id = chunk.request_id
+        if chunk.by != "model":
+            reply.by = chunk.by
         if chunk.usage is not None:
             self._replies[0].usage = chunk.usage
 

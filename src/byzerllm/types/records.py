@@ -122,6 +122,7 @@ class Chunk:
     index: int = 0
     logprobs: Any = None
     request_id: str = ""
+    by: str = "model"
 
 
 @dataclass
