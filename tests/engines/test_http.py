@@ -79,7 +79,7 @@ async def test_a_refusal_carries_what_the_peer_said(
             await call
         error = caught.value
         assert (error.status, error.code, error.request_id) == (status, "c", "r")
-        assert error.retryable is (status in (429, 503))
+        assert error.retryable is (status in (429, 500, 503))
 
 
 @pytest.mark.parametrize(
