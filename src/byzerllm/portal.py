@@ -12,6 +12,7 @@ import contextvars
 import os
 import queue
 import threading
+import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
@@ -19,11 +20,12 @@ T = TypeVar("T")
 
 _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
+_thread: threading.Thread | None = None
 
 
 def loop() -> asyncio.AbstractEventLoop:
     """The background loop, started on first use."""
-    global _loop
+    global _loop, _thread
     if _loop is not None:
         return _loop
     with _lock:
@@ -36,7 +38,8 @@ def loop() -> asyncio.AbstractEventLoop:
                 fresh.call_soon(started.set)
                 fresh.run_forever()
 
-            threading.Thread(target=serve, name="byzerllm-portal", daemon=True).start()
+            _thread = threading.Thread(target=serve, name="byzerllm-portal", daemon=True)
+            _thread.start()
             started.wait()
             _loop = fresh
     return _loop
@@ -44,30 +47,51 @@ def loop() -> asyncio.AbstractEventLoop:
 
 def _forget_after_fork() -> None:
     # The thread did not survive the fork; its loop would never answer again.
-    global _loop, _lock
-    _loop, _lock = None, threading.Lock()
+    global _loop, _lock, _thread
+    _loop, _lock, _thread = None, threading.Lock(), None
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_after_fork)
 
 
-def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine on the background loop and wait for it; Ctrl-C cancels it."""
-    target = loop()
-    if threading.current_thread().name == "byzerllm-portal":
-        work.close()
+def _refuse_to_wait_for_ourselves() -> None:
+    if threading.current_thread() is _thread:
         raise RuntimeError(
             "A plain (sync) call was made from the event loop that would have to serve it; "
             "await the async_ twin of the same name instead"
         )
-    future = asyncio.run_coroutine_threadsafe(work, target)
+
+
+async def _outcome(work: Coroutine[Any, Any, T]) -> T | _Failure:
+    """What came of the work. A loop ends when SystemExit leaves a task, and nothing may do that
+    to this one, so every failure travels as a value."""
     try:
-        return future.result()
+        return await work
+    except asyncio.CancelledError:
+        raise
+    except BaseException as error:
+        return _Failure(error)
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine on the background loop and wait for it; Ctrl-C cancels it."""
+    target = loop()
+    try:
+        _refuse_to_wait_for_ourselves()
+    except RuntimeError:
+        work.close()
+        raise
+    future = asyncio.run_coroutine_threadsafe(_outcome(work), target)
+    try:
+        outcome = future.result()
     except BaseException:
         # KeyboardInterrupt reaches this thread only: the work must hear of it too.
         future.cancel()
         raise
+    if isinstance(outcome, _Failure):
+        raise outcome.error
+    return outcome
 
 
 async def over(work: Coroutine[Any, Any, T]) -> T:
@@ -78,7 +102,11 @@ async def over(work: Coroutine[Any, Any, T]) -> T:
     target = loop()
     if asyncio.get_running_loop() is target:
         return await work
-    return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, target))
+    future = asyncio.run_coroutine_threadsafe(_outcome(work), target)
+    outcome = await asyncio.wrap_future(future)
+    if isinstance(outcome, _Failure):
+        raise outcome.error
+    return outcome
 
 
 class Abandoned:
@@ -152,30 +180,66 @@ async def in_thread(work: Callable[[], T]) -> T:
 class Feed(Generic[T]):
     """An async iterator read from plain code: one thread hop for many items.
 
-    The loop reads ahead by at most ``ahead`` items, so a slow reader slows the source.
+    The loop reads ahead by at most ``ahead`` items, so a slow reader slows the source. A feed
+    that nobody holds any more stops its source.
     """
 
-    _END = object()
-
     def __init__(self, make: Callable[[], AsyncIterator[T]], ahead: int = 512) -> None:
-        self._make = make
-        self._items: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._ahead = ahead
-        self._room: asyncio.Event | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._settled = threading.Event()
+        self._pump = _Pump(make, ahead)
         self._done = False
         self._loop = loop()
-        self._loop.call_soon_threadsafe(self._start)
+        self._loop.call_soon_threadsafe(self._pump.start)
+        weakref.finalize(self, self._pump.cancel_from_anywhere, self._loop).atexit = False
 
-    def _start(self) -> None:
-        self._task = self._loop.create_task(self._pump(self._make))
-        self._task.add_done_callback(lambda _: self._settled.set())
+    def next(self) -> T:
+        """The next item; ``StopAsyncIteration`` at the end, the source's error where it failed."""
+        if self._done:
+            raise StopAsyncIteration
+        _refuse_to_wait_for_ourselves()
+        pump = self._pump
+        item = pump.items.get()
+        room = pump.room
+        if room is not None and not room.is_set() and pump.items.qsize() <= pump.ahead // 2:
+            self._loop.call_soon_threadsafe(room.set)
+        if item is _END:
+            self._done = True
+            raise StopAsyncIteration
+        if isinstance(item, _Failure):
+            self._done = True
+            raise item.error
+        return item  # type: ignore[no-any-return]
 
-    async def _pump(self, make: Callable[[], AsyncIterator[T]]) -> None:
-        room = self._room = asyncio.Event()
-        source = make()
-        put, count, ahead = self._items.put, self._items.qsize, self._ahead
+    def close(self, *, wait: bool = True) -> None:
+        """Stop the source, and wait until it has let go. Safe to call twice."""
+        self._done = True
+        if not self._pump.settled.is_set():
+            self._pump.cancel_from_anywhere(self._loop)
+            if wait and threading.current_thread() is not _thread:
+                self._pump.settled.wait()
+
+
+_END: Any = object()
+
+
+class _Pump:
+    """The half of a feed that lives on the loop; it knows nothing of its reader."""
+
+    def __init__(self, make: Callable[[], AsyncIterator[Any]], ahead: int) -> None:
+        self._make = make
+        self.ahead = ahead
+        self.items: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self.room: asyncio.Event | None = None
+        self.settled = threading.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._work())
+        self._task.add_done_callback(lambda _: self.settled.set())
+
+    async def _work(self) -> None:
+        room = self.room = asyncio.Event()
+        source = self._make()
+        put, count, ahead = self.items.put, self.items.qsize, self.ahead
         try:
             async for item in source:
                 put(item)
@@ -184,7 +248,7 @@ class Feed(Generic[T]):
                     # Looked at again after clear(): the reader may have emptied it meanwhile.
                     if count() >= ahead:
                         await room.wait()
-            put(self._END)
+            put(_END)
         except BaseException as error:
             put(_Failure(error))
             if isinstance(error, asyncio.CancelledError):
@@ -192,32 +256,13 @@ class Feed(Generic[T]):
         finally:
             await _close(source)
 
-    def next(self) -> T:
-        """The next item; ``StopAsyncIteration`` at the end, the source's error where it failed."""
-        if self._done:
-            raise StopAsyncIteration
-        item = self._items.get()
-        room = self._room
-        if room is not None and not room.is_set() and self._items.qsize() <= self._ahead // 2:
-            self._loop.call_soon_threadsafe(room.set)
-        if item is self._END:
-            self._done = True
-            raise StopAsyncIteration
-        if isinstance(item, _Failure):
-            self._done = True
-            raise item.error
-        return item  # type: ignore[no-any-return]
-
-    def close(self) -> None:
-        """Stop the source and wait until it has let go. Safe to call twice."""
-        self._done = True
-        if not self._settled.is_set():
-            self._loop.call_soon_threadsafe(self._cancel)
-            self._settled.wait()
-
     def _cancel(self) -> None:
         if self._task is not None:
             self._task.cancel()
+
+    def cancel_from_anywhere(self, target: asyncio.AbstractEventLoop) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nothing runs there
+            target.call_soon_threadsafe(self._cancel)
 
 
 class _Failure:

@@ -30,6 +30,7 @@ from byzerllm.errors import (
     ProviderUnreachable,
     Unsupported,
 )
+from byzerllm.events import BeforeModel
 from byzerllm.templates import Templates
 from byzerllm.testing import ScriptedModel, llm_for
 from byzerllm.types import InferBackend, LLMHistoryItem, LLMRequest, LLMResponse
@@ -984,3 +985,79 @@ def test_verbose_prints_what_is_sent(capsys: pytest.CaptureFixture[str]) -> None
     shown = capsys.readouterr().out
     assert "to be or not" in shown
     assert "sk-1" not in shown
+
+
+def test_the_later_setting_wins_however_it_is_written() -> None:
+    llm, model = make()
+    extra = {"gen.temperature": 0.9, "gen.max_tokens": 900}
+    llm.setup_extra_generation_params(name_of(llm), extra)
+    llm.chat(None, "x", {"temperature": 0.2, "max_length": 5})
+    assert model.settings[0].values["temperature"] == 0.2
+    assert model.settings[0].max_tokens == 5
+
+
+def test_the_meta_that_deploy_returns_is_the_callers_own() -> None:
+    llm = ByzerLLM()
+    meta = llm.deploy("", ScriptedModel("x"), "own-meta")
+    meta["support_stream"] = False
+    try:
+        assert list(llm.stream_chat_oai(ASK, model="own-meta"))
+    finally:
+        llm.undeploy("own-meta")
+
+
+def test_verbose_prints_what_is_sent_after_the_edits(capsys: pytest.CaptureFixture[str]) -> None:
+    llm = llm_for(ScriptedModel("x"), verbose=True)
+
+    @llm.on.before_model(role="edit")
+    def edit(event: BeforeModel) -> BeforeModel:
+        return BeforeModel(event.ctx, Generate(event.request.model, prompt="EDITED"))
+
+    llm.chat_oai("ORIGINAL")
+    shown = capsys.readouterr().out
+    assert "EDITED" in shown
+    assert "ORIGINAL" not in shown
+
+
+def test_a_slow_reader_is_not_taken_for_a_slow_model() -> None:
+    llm, _ = make()
+    stream = llm.stream_chat_oai(ASK, llm_config={"timeout_s": 0.2})
+    next(stream)
+    threading.Event().wait(0.4)
+    assert list(stream)[-1][0] == "one two three"
+
+    async def read() -> list[str]:
+        texts = []
+        async for text, _ in llm.async_stream_chat_oai(ASK, llm_config={"timeout_s": 0.2}):
+            texts.append(text)
+            await asyncio.sleep(0.15)
+        return texts
+
+    assert asyncio.run(read())[-1] == "one two three"
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda llm: llm.chat_oai(ASK, llm_config="hot"),
+        lambda llm: llm.stream_chat_oai(ASK, llm_config="hot"),
+        lambda llm: llm.chat(None, "x", "hot"),
+        lambda llm: llm.chat_oai(ASK, hooks=print),
+        lambda llm: llm.tokenize("", None),
+        lambda llm: llm.apply_chat_template("", "[1]"),
+        lambda llm: llm.setup_template("m", 42),
+        lambda llm: llm.setup_num_workers("many"),
+        lambda llm: llm.setup_gpus_per_worker("many"),
+        lambda llm: llm.setup_max_output_length("m", "long"),
+    ],
+)
+def test_arguments_of_the_wrong_type_are_named(call: Any) -> None:
+    llm, _ = make()
+    with pytest.raises(ConfigError):
+        call(llm)
+
+
+def test_numbers_may_come_as_text() -> None:
+    llm = ByzerLLM().setup_num_workers("2").setup_max_output_length("m", "10")  # type: ignore[arg-type]
+    assert llm.sys_conf["maxConcurrency"] == 2
+    assert llm.get_max_output_length("m") == 10

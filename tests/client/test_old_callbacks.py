@@ -6,6 +6,7 @@ import asyncio
 import builtins
 import threading
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,9 +14,12 @@ import pytest
 from byzerllm import ByzerLLM
 from byzerllm.client import parallel
 from byzerllm.errors import CallDenied, ConfigError, HumanUnavailable
+from byzerllm.events import BeforeModel
 from byzerllm.human import ask_human
+from byzerllm.human.show import masked
 from byzerllm.testing import ScriptedModel, llm_for
 from byzerllm.types import EventName, LLMRequest, SingleOutputMeta
+from byzerllm.types.records import Generate
 from byzerllm.utils.client import ask_human as ask_human_by_its_old_path
 
 BEFORE, AFTER = EventName.BEFORE_CALL_MODEL, EventName.AFTER_CALL_MODEL
@@ -478,3 +482,45 @@ def test_a_prompt_cannot_act_on_the_terminal_that_shows_it(
     shown = capsys.readouterr().out
     assert not set("\x1b\x07\r\x9b") & set(shown)
     assert "中文" in shown
+
+
+def test_an_answer_for_fewer_requests_than_there_are_is_refused() -> None:
+    llm, model = make()
+    rows = [{"predict": "no", "input": "", "metadata": {}}]
+    llm.add_event_callback(BEFORE, answering((False, rows)))
+    with pytest.raises(TypeError, match="each of the 2 requests"):
+        llm._query("", [{"instruction": "a"}, {"instruction": "b"}])
+    assert model.requests == []
+
+
+def test_a_wrong_answer_shows_no_secret_of_the_request() -> None:
+    llm, _ = make()
+    llm.add_event_callback(BEFORE, lambda llm, model, items: items)  # type: ignore[arg-type,return-value]
+    with pytest.raises(TypeError) as caught:
+        llm.chat_oai(QUESTION, llm_config={"api_key": "sk-123"})
+    assert "sk-123" not in str(caught.value)
+
+
+def test_a_chat_keeps_what_an_edit_has_put_before_it() -> None:
+    llm, model = make()
+
+    @llm.on.before_model(role="edit")
+    def be_kind(event: BeforeModel) -> BeforeModel:
+        assert isinstance(event.request, Generate)
+        messages = [{"role": "system", "content": "S"}, *(event.request.messages or [])]
+        return replace(event, request=replace(event.request, messages=messages))
+
+    def warm(llm: ByzerLLM, model: str, items: list[dict[str, Any]]) -> Any:
+        items[0]["temperature"] = 0.9
+
+    llm.add_event_callback(BEFORE, warm)
+    llm.chat(None, "U")
+    assert model.requests[0].text == "S\nU"
+    assert model.settings[0].values["temperature"] == 0.9
+
+
+@pytest.mark.parametrize(
+    "key", ["aws_access_key", "authToken", "openai_key", "sessionToken", "cookie", "pwd", "bearer"]
+)
+def test_credentials_are_known_by_many_names(key: str) -> None:
+    assert masked({key: "x", "deep": [{key: "x"}]}) == {key: "***", "deep": [{key: "***"}]}

@@ -11,7 +11,14 @@ import pytest
 
 import byzerllm
 from byzerllm import ByzerLLM
-from byzerllm.errors import CallDenied, CallTimeout, ConfigError, StreamError
+from byzerllm.errors import (
+    CallDenied,
+    CallTimeout,
+    ConfigError,
+    Overloaded,
+    ProviderError,
+    StreamError,
+)
 from byzerllm.events import (
     DROP,
     AfterCall,
@@ -28,6 +35,7 @@ from byzerllm.events import (
     StreamChunk,
 )
 from byzerllm.testing import ScriptedModel, llm_for
+from byzerllm.types import EventName, LLMRequest
 from byzerllm.types.records import Chunk, Generate, Reply
 
 ASK = "to be or not"
@@ -491,3 +499,172 @@ def test_hooks_are_falsy_when_empty() -> None:
     assert hooks
     subscription.remove()
     assert not hooks
+
+
+# -- gates do not stand open ------------------------------------------------------------------
+
+
+def test_guards_see_what_an_old_callback_made_of_the_request() -> None:
+    llm, model = make()
+
+    @llm.on.before_model
+    def no_secrets(event: BeforeModel) -> Deny | None:
+        return Deny("secret") if "SECRET" in text_of(event) else None
+
+    def smuggle(llm: ByzerLLM, name: str, items: list[dict[str, Any]]) -> None:
+        items[0]["instruction"] = "SECRET"
+
+    llm.add_event_callback(EventName.BEFORE_CALL_MODEL, smuggle)  # type: ignore[arg-type]
+    with pytest.raises(CallDenied, match="secret"):
+        llm.chat_oai(ASK)
+    assert model.requests == []
+
+
+def test_guards_see_each_others_changes_until_nothing_changes() -> None:
+    llm, model = make()
+    seen: list[str] = []
+    changes = {"one": "two", "two": "three"}
+    llm.on.before_model(order=1)(lambda event: seen.append(text_of(event)))
+
+    def change(said: str) -> Any:
+        def handler(event: BeforeModel) -> BeforeModel | None:
+            text = text_of(event)
+            return with_text(event, changes[text]) if text == said else None
+
+        return handler
+
+    llm.on.before_model(order=2)(change("two"))
+    llm.on.before_model(order=3)(change("one"))
+    llm.chat_oai("one")
+    assert seen[-1] == "three"
+    assert model.requests[0].text == "three"
+    llm.on.before_model(order=4)(lambda event: with_text(event, text_of(event) + "!"))
+    llm.on.before_model(order=5)(lambda event: with_text(event, text_of(event) + "?"))
+    with pytest.raises(CallDenied, match="without end"):
+        llm.chat_oai("x")
+
+
+def test_a_retry_on_a_persons_answer_skips_no_guard() -> None:
+    llm, _ = make()
+    llm.on.before_model(lambda event: Answer("secret", by="human"))
+    llm.on.after_model(lambda event: Deny("no") if "secret" in event.reply.text else None)
+    llm.on.after_model(lambda event: Retry("again"))  # runs first: after-events unwind
+    with pytest.raises(CallDenied, match="no"):
+        llm.chat_oai(ASK)
+
+
+def test_a_guard_of_one_kind_sees_its_items_of_a_mixed_query() -> None:
+    model = ScriptedModel("x", message_format=False)
+    llm = llm_for(model)
+    llm.on.before_model(kinds="chat")(lambda event: Deny("no chats"))
+    history = [{"role": "user", "content": "hi"}]
+    items = [{"instruction": "completion"}, {"instruction": "chat", "history": history}]
+    with pytest.raises(CallDenied, match="no chats"):
+        llm._query("", items)
+    assert [request.prompt for request in model.requests] == ["completion"]
+
+
+def test_edits_are_made_once_to_what_is_sent_however_many_attempts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("byzerllm.client.attempts.FIRST_PAUSE", 0.001)
+    llm, model = make([Overloaded("full", 0.001), Overloaded("full", 0.001), "fine"])
+
+    @llm.on.before_model(role="edit")
+    def greet(event: BeforeModel) -> BeforeModel:
+        return with_text(event, "Hello. " + text_of(event))
+
+    assert llm.chat_oai(ASK)[0].output == "fine"
+    assert [request.text for request in model.requests] == ["Hello. " + ASK] * 3
+
+
+def test_nothing_is_changed_in_place() -> None:
+    llm, model = make()
+    stop = ["a"]
+    conversation = [{"role": "user", "content": [{"type": "text", "text": "as it was"}]}]
+
+    def meddle(event: BeforeModel) -> None:
+        assert isinstance(event.request, Generate)
+        assert event.request.messages
+        event.request.messages[0]["content"][0]["text"] = "BAD"
+        event.request.params["gen.stop"].append("BAD")
+
+    for role in ("edit", "guard", "observe"):
+        llm.on.before_model(role=role)(meddle)
+    llm.chat_oai(conversation, llm_config={"gen.stop": stop})
+    assert model.requests[0].text == "as it was"
+    assert model.settings[0].values["stop"] == ["a"]
+    assert stop == ["a"]
+    assert conversation[0]["content"] == [{"type": "text", "text": "as it was"}]
+
+
+def test_a_stream_keeps_the_handlers_of_the_block_it_was_made_in() -> None:
+    llm, model = make()
+
+    class Closed:
+        def install(self, on: On) -> None:
+            on.before_model(lambda event: Deny("closed"))
+
+    with llm.hooks(Closed()):
+        stream = llm.stream_chat_oai(ASK)
+        async_stream = llm.async_stream_chat_oai(ASK)
+    with pytest.raises(CallDenied, match="closed"):
+        next(stream)
+
+    async def read() -> None:
+        await async_stream.__anext__()
+
+    with pytest.raises(CallDenied, match="closed"):
+        asyncio.run(read())
+    assert model.requests == []
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_no_other_model_steps_in_for_what_the_caller_or_a_handler_did(streamed: bool) -> None:
+    llm, _ = make()
+    other = ScriptedModel("other")
+    llm.deploy("", other, "other-model")
+    llm.setup_fallback_models(llm.default_model_name or "", ["other-model"])
+
+    def ask(**config: Any) -> None:
+        if streamed:
+            list(llm.stream_chat_oai(ASK, llm_config=config))
+        else:
+            llm.chat_oai(ASK, llm_config=config)
+
+    try:
+        with pytest.raises(ConfigError):
+            ask(temperature="hot")
+
+        @llm.on.chunk
+        def broken(event: StreamChunk) -> None:
+            raise RuntimeError("handler")
+
+        if streamed:
+            with pytest.raises(RuntimeError, match="handler"):
+                ask()
+    finally:
+        llm.undeploy("other-model")
+    assert other.requests == []
+
+
+def test_what_a_model_error_handler_hides_is_kept_as_the_cause() -> None:
+    llm, _ = make(ProviderError("the real reason", status=400))
+
+    @llm.on.model_error
+    def broken(event: Any) -> None:
+        raise RuntimeError("handler")
+
+    with pytest.raises(RuntimeError, match="handler") as caught:
+        llm.chat_oai(ASK)
+    assert "the real reason" in str(caught.value.__cause__)
+
+
+def test_every_item_of_a_batch_reaches_its_handlers_though_one_is_refused() -> None:
+    llm, _ = make(lambda request: request.text)
+    seen: list[str] = []
+    llm.on.after_model(role="observe")(lambda event: seen.append(event.reply.text))
+    llm.on.after_model(lambda event: Deny("b") if event.reply.text == "b" else None)
+    with pytest.raises(CallDenied):
+        llm.chat(None, LLMRequest(["a", "b", "c"]))
+    assert seen == ["a", "b", "c"]

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from byzerllm import ByzerLLM
+from byzerllm.client import parallel
 from byzerllm.errors import CallDenied, ConfigError, HumanUnavailable, ProviderUnreachable
 from byzerllm.events import Answer, Deny
 from byzerllm.human import Desk, HumanModel, Ticket
@@ -226,3 +227,52 @@ def test_a_timeout_is_not_a_refusal() -> None:
 def test_unknown_options_are_refused(options: Any) -> None:
     with pytest.raises(ConfigError):
         HumanModel(**options)
+
+
+def test_cancelled_calls_leave_no_ticket_and_no_thread() -> None:
+    llm, _ = make()
+    desk = Desk()
+    human = HumanModel(surface=Never(), desk=desk)
+
+    async def main() -> None:
+        with llm.hooks(human):
+            calls = [asyncio.ensure_future(llm.async_chat_oai(ASK)) for _ in range(3)]
+            while len(desk.waiting) < 3:  # noqa: ASYNC110  # tickets come from threads
+                await asyncio.sleep(0.005)
+            for call in calls:
+                call.cancel()
+            await asyncio.gather(*calls, return_exceptions=True)
+
+    before = threading.active_count()
+    asyncio.run(main())
+    assert desk.waiting == []
+    for _ in range(200):
+        if threading.active_count() <= before:
+            break
+        threading.Event().wait(0.01)
+    assert threading.active_count() <= before
+
+
+def test_the_question_after_a_timeout_is_asked_and_gets_the_next_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    llm, _ = make()
+    typed = threading.Event()
+
+    def slow(prompt: str = "") -> str:
+        assert typed.wait(10)
+        return "late, but for the second question"
+
+    monkeypatch.setattr(builtins, "input", slow)
+    with llm.hooks(HumanModel(timeout=0.05, on_timeout="model")):
+        assert llm.chat_oai(ASK)[0].output == "Berlin."
+    threading.Timer(0.05, typed.set).start()
+    with llm.hooks(HumanModel()):
+        assert llm.chat_oai(ASK)[0].output == "late, but for the second question"
+
+
+def test_parallel_calls_may_have_a_person_of_their_own(pipe: Keyboard) -> None:
+    llm, _ = make()
+    pipe.lines = ["one", "two", "three"]
+    results = parallel.chat_oai(llm, workers=3, conversations=ASK, hooks=[HumanModel()])
+    assert sorted(result[0].output for result in results) == ["one", "three", "two"]

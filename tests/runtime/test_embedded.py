@@ -6,12 +6,14 @@ import asyncio
 import gc
 import os
 import threading
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from byzerllm import ByzerLLM, portal
-from byzerllm.errors import CallError
+from byzerllm.errors import CallAborted, ConfigError, DeployError
+from byzerllm.events import BeforeModel
 from byzerllm.runtime.choose import choose
 from byzerllm.testing import ScriptedModel, llm_for
 
@@ -105,18 +107,100 @@ def test_a_worker_takes_no_more_calls_than_it_was_given() -> None:
     assert most == 3
 
 
-def test_a_request_id_is_used_by_one_call_at_a_time() -> None:
-    llm = llm_for(ScriptedModel("slow " * 100, delay=0.01))
+def test_a_request_id_names_all_calls_that_were_sent_with_it() -> None:
+    llm = llm_for(ScriptedModel("slow " * 1000, delay=0.01))
     config = {"gen.request_id": "same"}
-    stream = llm.stream_chat_oai(ASK, llm_config=config)
+    streams = [llm.stream_chat_oai(ASK, llm_config=config) for _ in range(2)]
+    for stream in streams:
+        next(stream)
+    llm._query("", [{"instruction": "", "gen.abort": True, "gen.request_id": "same"}])
+    for stream in streams:
+        with pytest.raises(CallAborted):
+            list(stream)
+    again = {**config, "max_length": 1}
+    assert llm.chat_oai(ASK, llm_config=again)[0].metadata["request_id"] == "same"
+
+
+def test_replacing_a_model_lets_calls_in_flight_end() -> None:
+    first = ScriptedModel("one two three", delay=0.05)
+    llm = llm_for(first)
+    name = llm.default_model_name or ""
+    stream = llm.stream_chat_oai(ASK)
     next(stream)
-    with pytest.raises(CallError, match="'same' is running"):
-        llm.chat_oai(ASK, llm_config=config)
-    stream.close()
-    assert (
-        llm.chat_oai(ASK, llm_config={**config, "max_length": 1})[0].metadata["request_id"]
-        == "same"
-    )
+    llm.deploy("", ScriptedModel("new"), name, replace=True)
+    assert llm.chat_oai(ASK)[0].output == "new"
+    assert list(stream)[-1][0] == "one two three"
+    for _ in range(200):
+        if first.closed:
+            break
+        threading.Event().wait(0.01)
+    assert first.closed
+
+
+def test_one_engine_object_is_one_worker() -> None:
+    with pytest.raises(ConfigError, match="one worker"):
+        ByzerLLM().setup_num_workers(2).deploy("", ScriptedModel(), "twice")
+    assert not ByzerLLM().is_model_exist("twice")
+
+
+def test_a_worker_that_cannot_be_made_closes_those_that_were() -> None:
+    made: list[ScriptedModel] = []
+
+    class SecondFails(ScriptedModel):
+        def __init__(self) -> None:
+            if made:
+                raise OSError("no room for a second")
+            super().__init__()
+            made.append(self)
+
+    with pytest.raises(DeployError, match="no room for a second"):
+        ByzerLLM().setup_num_workers(2).deploy("", SecondFails, "half")
+    assert made[0].closed
+
+
+@pytest.mark.parametrize("problem", [SystemExit(3), KeyboardInterrupt()])
+def test_nothing_that_a_handler_raises_ends_the_background_loop(problem: BaseException) -> None:
+    llm = llm_for(ScriptedModel("x"))
+
+    @llm.on.before_model
+    async def leave(event: BeforeModel) -> None:
+        raise problem
+
+    with pytest.raises(type(problem)):
+        llm.chat_oai(ASK)
+    leave.remove()
+    assert llm.chat_oai(ASK)[0].output == "x"
+
+
+def test_a_plain_stream_on_the_background_loop_is_an_error_and_not_a_hang() -> None:
+    llm = llm_for(ScriptedModel("x"))
+
+    async def wrong() -> None:
+        # As a handler would that does not know where it runs.
+        source: portal.Feed[int] = portal.Feed(numbers)
+        source.next()
+
+    async def numbers() -> AsyncIterator[int]:
+        yield 1
+
+    with pytest.raises(RuntimeError, match="async_ twin"):
+        portal.run(wrong())
+    assert llm.chat_oai(ASK)[0].output == "x"
+
+
+def test_a_stream_that_dies_in_a_circle_of_references_gives_its_slot_back() -> None:
+    llm = llm_for(ScriptedModel("slow " * 100_000, delay=0.001, concurrency=1))
+
+    class Holder:
+        pass
+
+    holder: Any = Holder()
+    holder.me = holder
+    holder.stream = llm.stream_chat_oai(ASK, llm_config={"max_length": 1_000_000})
+    next(holder.stream)
+    del holder
+    gc.collect()
+    assert llm.chat_oai(ASK, llm_config={"max_length": 1, "timeout_s": 5})[0].output
 
 
 def threads_and_files() -> tuple[int, int]:
@@ -212,14 +296,17 @@ def test_a_plain_call_on_the_background_loop_is_an_error_and_not_a_hang() -> Non
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is nothing to fork here")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_forked_child_can_call() -> None:
-    llm = llm_for(ScriptedModel("x"))
-    llm.chat_oai(ASK)
+def test_a_forked_child_can_call_whatever_the_parent_is_doing() -> None:
+    llm = llm_for(ScriptedModel(lambda request: ["x"] * 100, delay=0.01, concurrency=1))
+    busy = llm.stream_chat_oai(ASK)
+    next(busy)
     child = os.fork()
     if child == 0:
         code = 1
         try:
-            code = 0 if llm.chat_oai(ASK)[0].output == "x" else 2
+            config = {"max_length": 1, "timeout_s": 20}
+            code = 0 if llm.chat_oai(ASK, llm_config=config)[0].output == "x" else 2
         finally:
             os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    busy.close()

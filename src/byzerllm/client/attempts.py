@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
-from typing import Any
 
-from byzerllm.client import gates
+from byzerllm.client import gates, old_callbacks
 from byzerllm.client.call import Call
 from byzerllm.client.effects import Steps
-from byzerllm.client.wire import from_row, to_item
-from byzerllm.errors import ByzerError, CallDenied, ConfigError
+from byzerllm.errors import ByzerError, CallAborted, CallDenied, ConfigError, NotYet
 from byzerllm.events.payloads import AfterModel, BeforeModel, ModelError
 from byzerllm.events.verdicts import Recover, Retry
 from byzerllm.types.records import Generate, Message, Reply, Request
@@ -54,58 +52,87 @@ class Failures:
         return pause
 
 
-def before_models(call: Call, pending: list[int]) -> Steps[dict[int, Any]]:
-    """Run ``before_model`` for each request; the replies (or refusals) it gave, by place."""
+class Requests:
+    """The requests of a call from attempt to attempt.
+
+    Edits run again for every attempt, on the request as the user gave it. What a guard, a person
+    or a callback of the old form has changed stays: they decide once.
+    """
+
+    def __init__(self, call: Call) -> None:
+        if call.handlers is not None:
+            call.requests = [gates.own_copy(request) for request in call.requests]
+        self.given = list(call.requests)
+        self.decided = [False] * len(self.given)
+
+
+def before_models(call: Call, pending: list[int], requests: Requests) -> Steps[dict[int, Reply]]:
+    """``before_model`` for each request; the replies that handlers gave, by place."""
     if call.handlers is None:
         return {}
-    answered: dict[int, Any] = {}
-    for place in pending:
-        request = call.requests[place]
-        event = BeforeModel(call.ctx(request), request)
-        # Callbacks of the old form see the whole batch, and decide once for all attempts.
-        last = _old_before if call.attempt == 1 and place == pending[-1] else None
-        event, answer = yield from gates.before(
-            call, "before_model", event, last=last, extra=(place, pending, answered)
-        )
-        if place not in answered:
-            call.requests[place] = event.request
-        if answer is not None:
-            answered[place] = gates.reply_of(answer.value, answer.by, event.request.kind)
-    if call.attempt == 1 and not call.old_callbacks_asked:
-        # A guard answered the last request of a batch; the callbacks decide on the others.
-        ctx = call.ctx()
-        yield from _old_before(call, BeforeModel(ctx, call.requests[0]), (0, pending, answered))
+    answered: dict[int, Reply] = {}
+    events: dict[int, BeforeModel] = {}
+    try:
+        for place in pending:
+            yield from _edit_and_guard(call, place, requests, events, answered)
+        if call.attempt == 1:
+            left = [place for place in pending if place not in answered]
+            before = [call.requests[place] for place in left]
+            answered.update((yield from old_callbacks.before(call, left)))
+            for place, request in zip(left, before, strict=True):
+                if place not in answered and call.requests[place] != request:
+                    requests.decided[place] = True
+                    yield from _guard(call, place, events, answered)
+    except GeneratorExit:
+        raise
+    except BaseException:
+        yield from _observe(call, events)
+        raise
+    yield from _observe(call, events)
     return answered
 
 
-def _old_before(
-    call: Call, event: BeforeModel, extra: tuple[int, list[int], dict[int, Any]]
-) -> Steps[BeforeModel]:
-    """``BEFORE_CALL_MODEL`` callbacks, on all requests that nobody has answered yet."""
-    call.old_callbacks_asked = True
-    callbacks = gates.old(call, "old_before")
-    place, pending, answered = extra
-    places = [other for other in pending if other not in answered]
-    if not callbacks or not places:
-        return event
+def _edit_and_guard(
+    call: Call,
+    place: int,
+    requests: Requests,
+    events: dict[int, BeforeModel],
+    answered: dict[int, Reply],
+) -> Steps[None]:
+    decided = requests.decided[place]
+    request = call.requests[place] if decided else requests.given[place]
+    event = events[place] = BeforeModel(call.ctx(request), request)
+    if not decided:
+        event, answer = yield from gates.edit(call, "before_model", event)
+        events[place] = event
+        if answer is not None:
+            answered[place] = gates.reply_of(answer.value, answer.by, event.request.kind)
+            return
+    edited = call.requests[place] = event.request
+    yield from _guard(call, place, events, answered)
+    requests.decided[place] = decided or call.requests[place] != edited
+
+
+def _guard(
+    call: Call, place: int, events: dict[int, BeforeModel], answered: dict[int, Reply]
+) -> Steps[None]:
+    request = call.requests[place]
+    events[place] = BeforeModel(call.ctx(request), request)
+    event, answer = yield from gates.guard(call, "before_model", events[place])
+    events[place] = event
     call.requests[place] = event.request
-    items = [gates.own_copy(to_item(call.requests[at], history=call.history)) for at in places]
-    for callback in callbacks:
-        go_on, value = yield from gates.ask_old(call, callback, items)
-        if not go_on:
-            shown = [to_item(call.requests[at], history=call.history) for at in places]
-            rows = gates.rows_of(value, shown, callback)
-            for at, row in zip(places, rows, strict=False):
-                answered[at] = from_row(row)
-            return replace(event, request=call.requests[place])
-        if value is not None:
-            items = gates.items_of(value, len(places), callback)
-    for at, item in zip(places, items, strict=False):
-        call.requests[at] = gates.changed_by_item(call, call.requests[at], item)
-    return replace(event, request=call.requests[place])
+    if answer is not None:
+        answered[place] = gates.reply_of(answer.value, answer.by, event.request.kind)
 
 
-def after_model(call: Call, place: int, reply: Reply, failures: Failures) -> Steps[Reply | None]:
+def _observe(call: Call, events: dict[int, BeforeModel]) -> Steps[None]:
+    for event in events.values():
+        yield from gates.observe(call, "before_model", event)
+
+
+def after_model(
+    call: Call, place: int, reply: Reply, failures: Failures, requests: Requests
+) -> Steps[Reply | None]:
     """The reply after its handlers; ``None`` where they want the model asked again."""
     if call.handlers is None:
         return reply
@@ -116,15 +143,14 @@ def after_model(call: Call, place: int, reply: Reply, failures: Failures) -> Ste
     if not isinstance(verdict, Retry):
         final: Reply = event.reply
         return final
-    if reply.by != "model":
-        return reply  # an answer of a person, a hook or a replay is not asked again
     failures.rounds += 1
     if failures.rounds > MAX_FEEDBACK_ROUNDS:
         raise CallDenied(
             f"The answer was sent back {MAX_FEEDBACK_ROUNDS} times, last because: "
             f"{verdict.feedback}"
         )
-    call.requests[place] = _with_feedback(request, reply, verdict)
+    base = request if requests.decided[place] else requests.given[place]
+    requests.given[place] = call.requests[place] = _with_feedback(base, reply, verdict)
     return None
 
 
@@ -143,21 +169,32 @@ def _with_feedback(request: Request, reply: Reply, retry: Retry) -> Request:
 
 
 def failed(
-    call: Call, place: int, error: Exception, failures: Failures
+    call: Call, place: int, error: Exception, failures: Failures, requests: Requests
 ) -> Steps[tuple[Reply | None, float]]:
     """Recover, wait for another attempt, fall back to another model, or give up (raise)."""
     request = call.requests[place]
     pause = failures.pause_after(error)
-    will_retry = pause is not None or bool(failures.fallbacks)
+    fall_back = bool(failures.fallbacks) and not isinstance(error, _FINAL)
     if call.handlers is not None:
-        event = ModelError(call.ctx(request), request, error, will_retry)
-        _, verdict = yield from gates.after(call, "model_error", event)
+        event = ModelError(call.ctx(request), request, error, pause is not None or fall_back)
+        try:
+            _, verdict = yield from gates.after(call, "model_error", event)
+        except Exception as problem:
+            if problem.__cause__ is None:
+                problem.__cause__ = error  # what the handler was told of must not be lost
+            raise
         if isinstance(verdict, Recover):
             return gates.reply_of(verdict.value, verdict.by, request.kind), 0.0
     if pause is not None:
         return None, pause
-    if failures.fallbacks:
-        call.requests[place] = replace(request, model=failures.fallbacks.pop(0))
+    if fall_back:
+        other = failures.fallbacks.pop(0)
+        requests.given[place] = replace(requests.given[place], model=other)
+        call.requests[place] = replace(request, model=other)
         failures.count = 0
         return None, 0.0
     raise error
+
+
+_FINAL = (CallAborted, CallDenied, ConfigError, NotYet)
+"""Failures that are the caller's doing: no other model is asked then."""

@@ -15,7 +15,7 @@ from byzerllm.client.wire import from_item, to_row
 from byzerllm.errors import ConfigError
 from byzerllm.events.hooks import Hooks, Installable, Subscription, read_kinds, scope
 from byzerllm.types.data import EventCallback, EventName, LLMResponse
-from byzerllm.types.records import GENERATION_KINDS, Request
+from byzerllm.types.records import Request
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -90,7 +90,7 @@ class ByzerLLM(Chatting, Vectors):
             part = requests[start:stop]
             call = self._call("_query", name, part, is_async=is_async, meta=meta)
             replies = yield from run(call)
-            shown = zip(items[start:stop], replies, strict=False)
+            shown = zip(items[start:stop], replies, strict=True)
             rows += [to_row(dict(item), reply) for item, reply in shown]
         return rows
 
@@ -169,13 +169,9 @@ def default_chat_wrapper(
 
 
 def _runs(requests: list[Request]) -> Iterator[tuple[int, int]]:
-    """Stretches of requests of one kind (all generations count as one)."""
+    """Stretches of requests of one kind: handlers are chosen by it."""
     start = 0
     for place in range(1, len(requests) + 1):
-        if place == len(requests) or _family(requests[place]) != _family(requests[start]):
+        if place == len(requests) or requests[place].kind != requests[start].kind:
             yield start, place
             start = place
-
-
-def _family(request: Request) -> str:
-    return "generation" if request.kind in GENERATION_KINDS else request.kind

@@ -38,7 +38,6 @@ class Call:
     requests: list[Request]
     handlers: Handlers | None = None
     limits: Limits | None = None
-    message_format: bool = True
     stream: bool = False
     is_async: bool = False
     history: bool = True
@@ -50,7 +49,7 @@ class Call:
     pins: Mapping[str, int] = field(default_factory=dict)
     default_budget: int | None = None
     attempt: int = 1
-    old_callbacks_asked: bool = False
+    verbose: bool = False
     context: CallContext | None = None
     handler_seconds: float = 0.0
     model_seconds: float = 0.0

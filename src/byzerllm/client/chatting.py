@@ -12,9 +12,10 @@ from byzerllm.client.pipeline import run, run_stream
 from byzerllm.client.presenter import Presenter
 from byzerllm.client.wire import to_item, to_row
 from byzerllm.errors import ConfigError, NotYet, Unsupported
-from byzerllm.events.hooks import Hooks, Installable
+from byzerllm.events.hooks import Hooks, Installable, Scopes, current_scopes
 from byzerllm.types.data import LLMRequest, LLMResponse, SingleOutputMeta
 from byzerllm.types.records import Generate, Message, RenderChat, Reply, Request
+from byzerllm.types.sampling import merged
 
 Settings = Mapping[str, Any] | None
 CallHooks = Sequence[Installable] | None
@@ -135,6 +136,8 @@ class Chatting(Deploying):
 
     @staticmethod
     def _merged(llm_config: Settings, extra: Settings) -> dict[str, Any]:
+        if llm_config is not None and not isinstance(llm_config, Mapping):
+            raise ConfigError(f"llm_config is a dictionary, not {type(llm_config).__name__}")
         return {
             **(llm_config or {}),
             **{f"gen.{key}": value for key, value in (extra or {}).items()},
@@ -240,7 +243,14 @@ class Chatting(Deploying):
         """
         name = self._model(model)
         messages = read_conversation(conversations)
-        steps = self._stream(name, messages, role_mapping, llm_config, extra_request_params, hooks)
+        steps = self._stream(
+            name,
+            messages,
+            role_mapping,
+            self._merged(llm_config, extra_request_params),
+            hooks,
+            current_scopes(),
+        )
         return self._present(drive_stream(steps), name, delta_mode)
 
     def async_stream_chat_oai(
@@ -258,7 +268,13 @@ class Chatting(Deploying):
         name = self._model(model)
         messages = read_conversation(conversations)
         steps = self._stream(
-            name, messages, role_mapping, llm_config, extra_request_params, hooks, is_async=True
+            name,
+            messages,
+            role_mapping,
+            self._merged(llm_config, extra_request_params),
+            hooks,
+            current_scopes(),
+            is_async=True,
         )
         return self._apresent(adrive_stream(steps), name, delta_mode)
 
@@ -268,15 +284,15 @@ class Chatting(Deploying):
         messages: list[Message],
         role_mapping: Mapping[str, Any] | None,
         llm_config: Settings,
-        extra: Settings,
         hooks: CallHooks,
+        scopes: Scopes,
         *,
         is_async: bool = False,
     ) -> Steps[Reply]:
         meta = yield from self._meta(name)
         if not meta.get("support_stream"):
             raise Unsupported(f"{name} cannot stream; use chat_oai")
-        config = {**self._merged(llm_config, extra), "generation.stream": True}
+        config = {**(llm_config or {}), "generation.stream": True}
         request = yield from self._request(name, messages, role_mapping, config, meta)
         call = self._call(
             "stream_chat_oai",
@@ -286,6 +302,7 @@ class Chatting(Deploying):
             stream=True,
             is_async=is_async,
             meta=meta,
+            scopes=scopes,
         )
         return (yield from run_stream(call))
 
@@ -366,12 +383,12 @@ class Chatting(Deploying):
         if not texts or not all(isinstance(text, str) for text in texts):
             raise ConfigError(f"{method} takes a text or a list of texts as its instruction")
         length, cap = asked.max_length, self._settings.peek(name).max_output_length
-        params = {
+        own = {
             "max_length": length if cap is None else min(length, cap),
             "top_p": asked.top_p,
             "temperature": asked.temperature,
-            **self._params(name, extract_params),
         }
+        params = merged(own, self._params(name, extract_params))
         meta = yield from self._meta(name)
         requests: list[Request] = []
         for text in texts:
@@ -395,4 +412,11 @@ class Chatting(Deploying):
 
 
 def own_hooks(bundles: CallHooks) -> Hooks | None:
+    """The handlers of one call.
+
+    Raises:
+        ConfigError: ``hooks`` is no list of bundles.
+    """
+    if bundles is not None and not isinstance(bundles, (list, tuple)):
+        raise ConfigError(f"hooks={bundles!r}; give a list of bundles such as [HumanModel()]")
     return Hooks(*bundles) if bundles else None

@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from byzerllm.client.call import Call, Limits
+from byzerllm.client.conversation import read_conversation
 from byzerllm.client.effects import Await, Steps, adrive, drive
 from byzerllm.client.pipeline import run
 from byzerllm.client.setup import Setup
 from byzerllm.errors import ConfigError, ModelNotFound
-from byzerllm.events.hooks import Hooks, handlers_for
+from byzerllm.events.hooks import Hooks, Scopes, current_scopes, handlers_for
 from byzerllm.runtime.choose import choose
 from byzerllm.types.data import LLMResponse
 from byzerllm.types.records import Meta, RenderChat, Request, Tokenize
-from byzerllm.types.sampling import bare
+from byzerllm.types.sampling import bare, merged
 
 if TYPE_CHECKING:
     from byzerllm.engines.catalog import ModelType
@@ -128,7 +129,7 @@ class Deploying(Setup):
         runtime = self._runtime
         yield Await(lambda: runtime.deploy(spec, replace=replace))
         self.meta_cache.pop(name, None)
-        return (yield from self._meta(name))
+        return dict((yield from self._meta(name)))
 
     def _check_gpus(self) -> None:
         """GPUs asked for explicitly must be there; the default of one is only a wish."""
@@ -209,6 +210,8 @@ class Deploying(Setup):
         is_async: bool = False,
     ) -> Steps[list[LLMResponse]]:
         name = self._model(model)
+        if not isinstance(s, str):
+            raise ConfigError(f"tokenize takes a text, not {type(s).__name__}")
         request = Tokenize(name, s, self._params(name, llm_config))
         call = self._call("tokenize", name, [request], is_async=is_async)
         (reply,) = yield from run(call)
@@ -245,9 +248,7 @@ class Deploying(Setup):
             raise ConfigError(
                 f"apply_chat_template takes messages as JSON text: {error}"
             ) from error
-        if not isinstance(messages, list) or not messages:
-            raise ConfigError("apply_chat_template takes a list of messages, with at least one")
-        request = RenderChat(name, messages, self._params(name, llm_config))
+        request = RenderChat(name, read_conversation(messages), self._params(name, llm_config))
         call = self._call("apply_chat_template", name, [request], is_async=is_async)
         (reply,) = yield from run(call)
         return str(reply.value)
@@ -265,6 +266,8 @@ class Deploying(Setup):
             from byzerllm.templates import template_named
 
             template = template_named(template)
+        if not hasattr(template, "role_mapping"):
+            raise ConfigError(f"{template!r} is no Template; use Templates.qwen() or 'auto'")
         self._apply_template(model, template)
         return self
 
@@ -297,6 +300,7 @@ class Deploying(Setup):
         is_async: bool = False,
         history: bool = True,
         meta: Mapping[str, Any] | None = None,
+        scopes: Scopes | None = None,
     ) -> Call:
         """A call as the pipeline takes it, with everything that was set for its model."""
         settings = self._settings.peek(model)
@@ -314,7 +318,10 @@ class Deploying(Setup):
             model=model,
             method=method,
             requests=requests,
-            handlers=handlers_for(self, self._hooks, hooks, kind),
+            handlers=handlers_for(
+                self, self._hooks, hooks, kind, current_scopes() if scopes is None else scopes
+            ),
+            verbose=self.verbose,
             stream=stream,
             is_async=is_async,
             history=history,
@@ -331,11 +338,6 @@ class Deploying(Setup):
                 call.pins = {**call.pins, "tokenize": pins["tokenizer"]}
         if not self._runtime.exists(model):
             raise ModelNotFound(model, self._runtime.names())
-        if self.verbose and generates:
-            from byzerllm.human.show import shown_request
-
-            for item in call.items():
-                print(shown_request(model, item), flush=True)  # noqa: T201  # verbose asks for it
         return call
 
     def _model(self, model: str | None) -> str:
@@ -348,11 +350,12 @@ class Deploying(Setup):
         self, model: str, llm_config: Mapping[str, Any] | None, *more: Mapping[str, Any] | None
     ) -> dict[str, Any]:
         """The model's extra generation params, then the caller's, which win."""
-        params = dict(self._settings.peek(model).extra_generation_params or {})
         for given in (llm_config, *more):
-            if given:
-                params.update(given)
-        return params
+            if given is not None and not isinstance(given, Mapping):
+                raise ConfigError(
+                    f"Settings are a dictionary, not {type(given).__name__}: {given!r}"
+                )
+        return merged(self._settings.peek(model).extra_generation_params, llm_config, *more)
 
 
 def _timeout_of(requests: list[Request]) -> float | None:

@@ -94,6 +94,8 @@ class Handle(Effect):
         return await self._in_time()
 
     async def _in_time(self) -> Any:
+        if self._timeout is None:
+            return await self._call()
         try:
             return await asyncio.wait_for(self._call(), self._timeout)
         except asyncio.TimeoutError as error:
@@ -119,6 +121,11 @@ class Source(Generic[T]):
         self.make = make
         self.feed: portal.Feed[T] | None = None
         self.items: AsyncIterator[T] | None = None
+
+    def abandon(self) -> None:
+        """End it where nobody can wait for that: the pipeline itself is being collected."""
+        if self.feed is not None:
+            self.feed.close(wait=False)
 
 
 class Next(Effect):

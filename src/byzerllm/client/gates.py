@@ -1,4 +1,8 @@
-"""Running the handlers of an event, and making sense of what they answer."""
+"""Running the handlers of an event, and making sense of what they answer.
+
+Handlers get copies: what they change in place changes nothing. They change things by what they
+return.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +13,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from byzerllm.client.effects import Handle, Steps
-from byzerllm.client.wire import from_item, to_item
-from byzerllm.errors import CallDenied, ConfigError
+from byzerllm.errors import CallDenied
 from byzerllm.events.verdicts import DROP, Answer, Deny, Recover, Retry, Stop
-from byzerllm.types.records import GENERATION_KINDS, Reply, Request
+from byzerllm.types.records import GENERATION_KINDS, Reply
 
 if TYPE_CHECKING:
     from byzerllm.client.call import Call
@@ -28,63 +31,65 @@ _ALLOWED: dict[str, tuple[type, ...]] = {
     "model_error": (Recover,),
     "chunk": (Stop, type(DROP)),
 }
+_MOST_ROUNDS = 5
+"""How often guards may look at each other's changes before the call is refused."""
 
 
-def before(
-    call: Call,
-    name: str,
-    event: Any,
-    *,
-    last: Callable[..., Steps[Any]] | None = None,
-    extra: Any = None,
-) -> Steps[tuple[Any, Answer | None]]:
-    """Edits, guards, then observers. The event as edited, and the first answer if there is one.
+def edit(call: Call, name: str, event: Any) -> Steps[tuple[Any, Answer | None]]:
+    """Run the edits: the event as they leave it, and an answer if one of them gives one."""
+    for handler in _with_role(call, name, "edit"):
+        event, verdict = yield from _ask(call, handler, event)
+        if isinstance(verdict, Answer):
+            return event, verdict
+    return event, None
 
-    ``last`` runs behind the guards (callbacks of the old form), unless a guard has answered.
+
+def guard(call: Call, name: str, event: Any) -> Steps[tuple[Any, Answer | None]]:
+    """Run the guards until all have seen the event as it is.
 
     Raises:
-        CallDenied: a guard refused; observers have run all the same.
+        CallDenied: one refused, or they change each other's changes without end.
     """
-    assert call.handlers is not None
-    gates = [handler for handler in call.handlers.of(name) if handler.role != "observe"]
-    answer: Answer | None = None
-    try:
-        edited_by: Any = None
-        for handler in gates:
-            event, verdict = yield from _ask(call, handler, event)
-            if verdict is None:
-                continue
-            if isinstance(verdict, Answer):
-                answer = verdict
-                break
-            edited_by = handler if handler.role == "guard" else None
-        if edited_by is not None and answer is None:
-            event, answer = yield from _look_again(call, gates, edited_by, event)
-        if last is not None and answer is None:
-            event = yield from last(call, event, extra)
-    finally:
-        # A call that is being torn down (GeneratorExit) never comes here: its drivers throw
-        # StreamClosed instead, which lets these steps go on.
-        yield from observe(call, name, event)
-    return event, answer
-
-
-def _look_again(
-    call: Call, gates: list[Subscription[Any, Any]], editor: Any, event: Any
-) -> Steps[tuple[Any, Answer | None]]:
-    """A guard changed the request: the guards before it see the new one, once."""
-    for handler in gates[: gates.index(editor)]:
-        if handler.role == "guard":
+    guards = _with_role(call, name, "guard")
+    last_to_change: Any = None
+    for _ in range(_MOST_ROUNDS):
+        changed_by: Any = None
+        for handler in guards:
+            if handler is last_to_change and changed_by is None:
+                return event, None  # those behind it have seen its change in the last round
             event, verdict = yield from _ask(call, handler, event)
             if isinstance(verdict, Answer):
                 return event, verdict
-    return event, None
+            if verdict is not None:
+                changed_by = handler
+        if changed_by is None:
+            return event, None
+        last_to_change = changed_by
+    raise CallDenied(f"The guards of {name} change each other's changes without end")
+
+
+def before(call: Call, name: str, event: Any) -> Steps[tuple[Any, Answer | None]]:
+    """Edits, guards, then observers, which run whatever the others decided."""
+    try:
+        event, answer = yield from edit(call, name, event)
+        if answer is None:
+            event, answer = yield from guard(call, name, event)
+    except GeneratorExit:
+        raise
+    except BaseException:
+        yield from observe(call, name, event)
+        raise
+    yield from observe(call, name, event)
+    return event, answer
 
 
 def after(
     call: Call, name: str, event: Any, *, last: Callable[..., Steps[Any]] | None = None
 ) -> Steps[tuple[Any, Any]]:
-    """Like ``before``, in reverse order, for what has happened: the event and the verdict."""
+    """The handlers of something that has happened: the event as they leave it, and a verdict.
+
+    ``last`` runs behind them (callbacks of the old form). Observers run in any case.
+    """
     assert call.handlers is not None
     verdict: Any = None
     try:
@@ -92,36 +97,40 @@ def after(
             if handler.role == "observe":
                 continue
             event, verdict = yield from _ask(call, handler, event)
+            if isinstance(verdict, Retry) and event.reply.by != "model":
+                verdict = None  # an answer of a person, a hook or a replay is not asked again
             if verdict is not None and not isinstance(verdict, type(event)):
                 break
             verdict = None
         if last is not None:
             event = yield from last(call, event)
-    finally:
+    except GeneratorExit:
+        raise
+    except BaseException:
         yield from observe(call, name, event)
+        raise
+    yield from observe(call, name, event)
     return event, verdict
 
 
 def observe(call: Call, name: str, event: Any) -> Steps[None]:
     """Run the observers; what they raise is logged and counted, and goes no further."""
-    assert call.handlers is not None
-    for handler in call.handlers.of(name):
-        if handler.role != "observe":
-            continue
+    for handler in _with_role(call, name, "observe"):
         try:
-            yield from _timed(
-                call, Handle(handler.handler, (event,), handler.timeout, handler.label)
-            )
+            yield from _run(call, handler, event)
         except Exception:
             handler.failures += 1
             logger.exception("The observer %s failed; the call goes on", handler.label)
 
 
+def _with_role(call: Call, name: str, role: str) -> list[Subscription[Any, Any]]:
+    found = call.handlers.of(name) if call.handlers is not None else []
+    return [handler for handler in found if handler.role == role]
+
+
 def _ask(call: Call, handler: Subscription[Any, Any], event: Any) -> Steps[tuple[Any, Any]]:
     """One handler's verdict; an event of the same type takes the event's place."""
-    verdict = yield from _timed(
-        call, Handle(handler.handler, (event,), handler.timeout, handler.label)
-    )
+    verdict = yield from _run(call, handler, event)
     if verdict is None:
         return event, None
     if isinstance(verdict, Deny):
@@ -136,12 +145,49 @@ def _ask(call: Call, handler: Subscription[Any, Any], event: Any) -> Steps[tuple
     )
 
 
-def _timed(call: Call, effect: Handle) -> Steps[Any]:
+def _run(call: Call, handler: Subscription[Any, Any], event: Any) -> Steps[Any]:
+    handle = Handle(handler.handler, (private(event),), handler.timeout, handler.label)
+    return (yield from timed(call, handle))
+
+
+def timed(call: Call, effect: Handle) -> Steps[Any]:
+    """Do the effect; its time counts as the handlers'."""
     started = time.perf_counter()
     try:
         return (yield effect)
     finally:
         call.handler_seconds += time.perf_counter() - started
+
+
+def private(event: Any) -> Any:
+    """The event with copies of what could be changed in place."""
+    copies: dict[str, Any] = {}
+    for name in ("request", "reply", "chunk"):
+        if hasattr(event, name):
+            copies[name] = own_copy(getattr(event, name))
+    for name in ("requests", "replies"):
+        if hasattr(event, name):
+            copies[name] = tuple(own_copy(record) for record in getattr(event, name))
+    return replace(event, **copies) if copies else event
+
+
+def own_copy(record: Any) -> Any:
+    """A record with lists and dictionaries of its own."""
+    changed = {
+        name: copied(value)
+        for name, value in vars(record).items()
+        if isinstance(value, (list, dict))
+    }
+    return replace(record, **changed)
+
+
+def copied(value: Any) -> Any:
+    """Lists and dictionaries copied all the way down; everything else is shared."""
+    if isinstance(value, dict):
+        return {key: copied(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [copied(inner) for inner in value]
+    return value
 
 
 def reply_of(value: Any, by: str, kind: str) -> Reply:
@@ -153,93 +199,3 @@ def reply_of(value: Any, by: str, kind: str) -> Reply:
             f"An answer to a generation is a text, not {type(value).__name__}: {value!r}"
         )
     return Reply(value, by=by, finish_reason="stop" if kind in GENERATION_KINDS else "")
-
-
-# -- callbacks of the old form ----------------------------------------------------------------
-
-
-def old(call: Call, name: str) -> list[Subscription[Any, Any]]:
-    return call.handlers.of(name) if call.handlers is not None else []
-
-
-def ask_old(
-    call: Call, callback: Subscription[Any, Any], payload: list[dict[str, Any]]
-) -> Steps[tuple[bool, Any]]:
-    """Ask a callback ``(llm, model, payload)``; its ``(go_on, value)``.
-
-    Raises:
-        CallDenied: it answered ``(False, None)``.
-        TypeError: it answered anything else but a pair, or nothing.
-    """
-    handle = Handle(callback.handler, (call.llm, call.model, payload), label=callback.label)
-    verdict = yield from _timed(call, handle)
-    if verdict is None:
-        return True, None
-    if not (isinstance(verdict, tuple) and len(verdict) == 2 and isinstance(verdict[0], bool)):
-        raise TypeError(
-            f"{callback.label} returned {verdict!r}; a callback returns (True, None) to go on, "
-            "(True, new list), (False, answer) or (False, None) to refuse"
-        )
-    go_on, value = verdict
-    if not go_on and value is None:
-        raise CallDenied(f"Refused by {callback.label}")
-    return go_on, value
-
-
-def items_of(value: Any, count: int, callback: Subscription[Any, Any]) -> list[dict[str, Any]]:
-    """The request list a callback put in place of the one it was given."""
-    if (
-        not isinstance(value, list)
-        or len(value) != count
-        or not all(isinstance(item, dict) for item in value)
-    ):
-        raise TypeError(
-            f"{callback.label} returned (True, {value!r}); a list of {count} request items was due"
-        )
-    return value
-
-
-def rows_of(
-    value: Any, items: list[dict[str, Any]], callback: Subscription[Any, Any]
-) -> list[dict[str, Any]]:
-    """The result a callback gave: rows as they are, texts made into rows."""
-    if isinstance(value, str):
-        value = [value] * len(items) if len(items) == 1 else value
-    values = value if isinstance(value, list) else None
-    if values is not None and values and all(isinstance(row, str) for row in values):
-        if len(values) != len(items):
-            raise TypeError(f"{callback.label} gave {len(values)} texts for {len(items)} requests")
-        return [
-            {"predict": text, "input": item, "metadata": {"by": "hook"}}
-            for text, item in zip(values, items, strict=False)
-        ]
-    if values and all(isinstance(row, dict) and "predict" in row for row in values):
-        return values
-    raise TypeError(
-        f"{callback.label} returned {value!r}; an answer is a text, one text for each of the "
-        f"{len(items)} requests, or a list of {{'predict', 'input', 'metadata'}}"
-    )
-
-
-def own_copy(item: dict[str, Any]) -> dict[str, Any]:
-    """A copy that a callback may edit in place without changing what the caller owns."""
-    return {key: _copied(value) for key, value in item.items()}
-
-
-def _copied(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _copied(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_copied(inner) for inner in value]
-    return value
-
-
-def changed_by_item(call: Call, request: Request, item: dict[str, Any]) -> Request:
-    """The request as a callback left its item."""
-    if item == to_item(request, history=call.history):
-        return request
-    message_format = getattr(request, "messages", None) is not None
-    try:
-        return from_item(item, request.model, message_format=message_format)
-    except (KeyError, ValueError) as error:
-        raise ConfigError(f"A BEFORE_CALL_MODEL callback left a bad request: {error}") from error

@@ -28,7 +28,7 @@ def chat_oai(llm: ByzerLLM, workers: int = 3, **kwargs: Any) -> list[Any]:
     def ask(place: int) -> None:
         try:
             # A conversation of its own: what a formatter or a hook does to one leaves the others.
-            own = {name: _own(value) for name, value in kwargs.items()}
+            own = {**kwargs, "conversations": copy.deepcopy(kwargs.get("conversations"))}
             outcomes[place] = llm.chat_oai(**own)
         except Exception as error:
             outcomes[place] = error
@@ -49,11 +49,6 @@ def chat_oai(llm: ByzerLLM, workers: int = 3, **kwargs: Any) -> list[Any]:
     if len(failures) == workers:
         raise failures[0]
     return [outcome for outcome in outcomes if not isinstance(outcome, Exception)]
-
-
-def _own(value: Any) -> Any:
-    """A copy of plain containers; functions, classes and clients stay the same."""
-    return copy.deepcopy(value) if isinstance(value, (list, dict)) else value
 
 
 def get_single_result(ts: list[Any]) -> Any:

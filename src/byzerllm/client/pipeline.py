@@ -11,16 +11,14 @@ Written once as generators of effects (``effects.py``); nothing here knows of th
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from typing import Any, TypeVar
 
-from byzerllm.client import gates
-from byzerllm.client.attempts import Failures, after_model, before_models, failed
+from byzerllm.client import gates, old_callbacks
+from byzerllm.client.attempts import Failures, Requests, after_model, before_models, failed
 from byzerllm.client.call import Call
 from byzerllm.client.effects import Steps
 from byzerllm.client.sending import check_lengths, invoke, wait
 from byzerllm.client.streams import emit_whole, stream_attempts
-from byzerllm.client.wire import from_row, to_row
 from byzerllm.errors import CallDenied, ConfigError
 from byzerllm.events.payloads import AfterCall, BeforeCall, EndCall
 from byzerllm.events.verdicts import Answer
@@ -70,29 +68,27 @@ def _stream_with_events(call: Call) -> Steps[Reply]:
 def _until_the_end(call: Call, body: Steps[T]) -> Steps[T]:
     """Run the body, and tell the observers of ``end_call`` how it went, whatever way."""
     started = time.perf_counter()
-    outcome = "ok"
-    problem: BaseException | None = None
     try:
         result: T = yield from body
-        return result
     except GeneratorExit:
-        raise
-    except CallDenied as error:
-        outcome, problem = "denied", error
-        raise
-    except Exception as error:
-        outcome, problem = "failed", error
-        raise
+        raise  # these steps are being collected: nobody would do what they ask for
     except BaseException as error:
-        outcome, problem = "cancelled", error
+        yield from _end(call, _outcome_of(error), error, started)
         raise
-    finally:
-        # On GeneratorExit nobody drives these steps any more; that only happens to a call
-        # that was never begun.
-        event = EndCall(
-            call.ctx(), outcome, problem, time.perf_counter() - started, call.handler_seconds
-        )
-        yield from gates.observe(call, "end_call", event)
+    yield from _end(call, "ok", None, started)
+    return result
+
+
+def _outcome_of(error: BaseException) -> str:
+    if isinstance(error, CallDenied):
+        return "denied"
+    return "failed" if isinstance(error, Exception) else "cancelled"
+
+
+def _end(call: Call, outcome: str, error: BaseException | None, started: float) -> Steps[None]:
+    seconds = time.perf_counter() - started
+    event = EndCall(call.ctx(), outcome, error, seconds, call.handler_seconds)
+    yield from gates.observe(call, "end_call", event)
 
 
 def _before_call(call: Call) -> Steps[Any]:
@@ -106,26 +102,8 @@ def _before_call(call: Call) -> Steps[Any]:
 
 def _after_call(call: Call, replies: list[Reply]) -> Steps[list[Reply]]:
     event = AfterCall(call.ctx(), tuple(call.requests), tuple(replies))
-    event, _ = yield from gates.after(call, "after_call", event, last=_old_after)
+    event, _ = yield from gates.after(call, "after_call", event, last=old_callbacks.after)
     return list(event.replies)
-
-
-def _old_after(call: Call, event: AfterCall) -> Steps[AfterCall]:
-    """``AFTER_CALL_MODEL`` callbacks: rows in, rows out."""
-    callbacks = gates.old(call, "old_after")
-    if not callbacks:
-        return event
-    items = call.items()
-    rows = [to_row(item, reply) for item, reply in zip(items, event.replies, strict=False)]
-    for callback in callbacks:
-        go_on, value = yield from gates.ask_old(call, callback, rows)
-        if value is not None:
-            rows = gates.rows_of(value, items, callback)
-        if not go_on:
-            break
-    known = dict(enumerate(event.replies))
-    replies = [from_row(row, known.get(place)) for place, row in enumerate(rows)]
-    return replace(event, replies=tuple(replies))
 
 
 def _answered_all(call: Call, answer: Answer) -> list[Reply]:
@@ -141,31 +119,32 @@ def _answered_all(call: Call, answer: Answer) -> list[Reply]:
 
 def ask_all(call: Call) -> Steps[list[Reply]]:
     """Ask the models until every request has its reply."""
-    if call.handlers is None and len(call.requests) == 1 and not call.fallbacks:
-        return (yield from _ask_one_plainly(call))
     replies: list[Reply | None] = [None] * len(call.requests)
     pending = list(range(len(replies)))
     failures = [Failures(call) for _ in replies]
+    requests = Requests(call)
     while True:
-        answered = yield from before_models(call, pending)
+        answered = yield from before_models(call, pending, requests)
         asked = [place for place in pending if place not in answered]
         outcomes = yield from invoke(call, [call.requests[place] for place in asked])
         again: list[int] = []
         pause = 0.0
         fatal: Exception | None = None
         for place, outcome in [*answered.items(), *zip(asked, outcomes, strict=True)]:
-            if isinstance(outcome, Exception):
-                try:
-                    recovered, seconds = yield from failed(call, place, outcome, failures[place])
-                except Exception as error:
-                    fatal = fatal or error  # the others of the batch are told of theirs too
-                    continue
-                if recovered is None:
+            try:
+                if isinstance(outcome, Exception):
+                    recovered, seconds = yield from failed(
+                        call, place, outcome, failures[place], requests
+                    )
                     pause = max(pause, seconds)
-                    again.append(place)
-                    continue
-                outcome = recovered
-            reply = yield from after_model(call, place, outcome, failures[place])
+                    reply = recovered
+                else:
+                    reply = outcome
+                if reply is not None:
+                    reply = yield from after_model(call, place, reply, failures[place], requests)
+            except Exception as error:
+                fatal = fatal or error  # the others of the batch are told of theirs too
+                continue
             if reply is None:
                 again.append(place)
             replies[place] = reply
@@ -176,19 +155,4 @@ def ask_all(call: Call) -> Steps[list[Reply]]:
         if pause:
             yield from wait(call, pause)
         pending = sorted(again)
-        call.attempt += 1
-
-
-def _ask_one_plainly(call: Call) -> Steps[list[Reply]]:
-    """One request and no handlers: nothing but the worker, and patience."""
-    failures = Failures(call)
-    while True:
-        outcomes = yield from invoke(call, call.requests)
-        outcome = outcomes[0]
-        if not isinstance(outcome, Exception):
-            return outcomes
-        pause = failures.pause_after(outcome)
-        if pause is None:
-            raise outcome
-        yield from wait(call, pause)
         call.attempt += 1

@@ -9,7 +9,7 @@ from typing import Any
 
 from byzerllm.client.call import Call
 from byzerllm.client.effects import Await, Sleep, Steps
-from byzerllm.client.wire import check_json
+from byzerllm.client.wire import check_json, to_item
 from byzerllm.errors import CallTimeout, LengthError
 from byzerllm.types.records import Generate, Request, Tokenize
 from byzerllm.types.sampling import bare, read
@@ -24,6 +24,8 @@ def invoke(call: Call, requests: list[Request]) -> Steps[list[Any]]:
         raise CallTimeout(f"{call.model} gave no answer within {call.timeout:g} s")
     runtime, pins = call.runtime, call.pins
     requests = [ready(call, request) for request in requests]
+    if call.verbose:
+        print_requests(call, requests)
 
     async def one(request: Request) -> Any:
         try:
@@ -41,6 +43,16 @@ def invoke(call: Call, requests: list[Request]) -> Steps[list[Any]]:
     outcomes: list[Any] = yield Await(all_of_them)
     call.model_seconds += time.perf_counter() - started
     return outcomes
+
+
+def print_requests(call: Call, requests: list[Request]) -> None:
+    """What ``verbose`` asks for: the generations as they are sent."""
+    from byzerllm.human.show import shown_request
+
+    for request in requests:
+        if isinstance(request, Generate):
+            item = to_item(request, history=call.history)
+            print(shown_request(request.model, item), flush=True)  # noqa: T201
 
 
 def ready(call: Call, request: Request) -> Request:

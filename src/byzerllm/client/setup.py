@@ -124,11 +124,11 @@ class Setup:
 
     def setup_gpus_per_worker(self, num_gpus: float) -> Self:
         """GPUs that each worker needs."""
-        return self.setup("num_gpus", num_gpus)
+        return self.setup("num_gpus", _number("num_gpus", num_gpus, float))
 
     def setup_cpus_per_worker(self, num_cpus: float) -> Self:
         """CPUs that each worker needs."""
-        return self.setup("num_cpus", num_cpus)
+        return self.setup("num_cpus", _number("num_cpus", num_cpus, float))
 
     def setup_num_workers(self, num_workers: int) -> Self:
         """How many workers (engines) a deployment has."""
@@ -177,17 +177,17 @@ class Setup:
 
     def setup_max_model_length(self, model: str, max_model_length: int | None) -> Self:
         """Refuse calls whose input and output together exceed this many tokens."""
-        self._settings[model].max_model_length = max_model_length
+        self._settings[model].max_model_length = _length("max_model_length", max_model_length)
         return self
 
     def setup_max_input_length(self, model: str, max_input_length: int | None) -> Self:
         """Refuse calls whose input exceeds this many tokens."""
-        self._settings[model].max_input_length = max_input_length
+        self._settings[model].max_input_length = _length("max_input_length", max_input_length)
         return self
 
     def setup_max_output_length(self, model: str, max_output_length: int | None) -> Self:
         """Cap the reply of ``model`` at this many tokens."""
-        self._settings[model].max_output_length = max_output_length
+        self._settings[model].max_output_length = _length("max_output_length", max_output_length)
         return self
 
     def get_max_model_length(self, model: str) -> int | None:
@@ -215,7 +215,10 @@ class Setup:
         return self
 
     def setup_fallback_models(self, model: str, fallbacks: list[str]) -> Self:
-        """Models asked in turn when ``model`` fails and trying it again does not help."""
+        """Models asked in turn when ``model`` fails and trying it again does not help.
+
+        They get the request as it is, so they must take the same kind of input.
+        """
         self._settings[model].fallbacks = tuple(fallbacks)
         return self
 
@@ -297,6 +300,18 @@ class Setup:
 
 
 def _at_least_one(name: str, value: int) -> int:
-    if not isinstance(value, int) or value < 1:
+    if (number := _number(name, value, int)) < 1:
         raise ConfigError(f"{name}={value!r}; at least 1 is needed")
-    return value
+    return int(number)
+
+
+def _number(name: str, value: Any, kind: type[int | float]) -> float:
+    """A number, also where it comes as text from a command line."""
+    try:
+        return kind(value)
+    except (TypeError, ValueError):
+        raise ConfigError(f"{name}={value!r} is not a number") from None
+
+
+def _length(name: str, value: int | None) -> int | None:
+    return None if value is None else int(_number(name, value, int))

@@ -6,10 +6,10 @@ import time
 from typing import Any
 
 from byzerllm.client import gates
-from byzerllm.client.attempts import Failures, after_model, before_models, failed
+from byzerllm.client.attempts import Failures, Requests, after_model, before_models, failed
 from byzerllm.client.call import Call
 from byzerllm.client.effects import END, Close, Emit, Next, Source, Steps
-from byzerllm.client.sending import ready, wait
+from byzerllm.client.sending import print_requests, ready, wait
 from byzerllm.errors import StreamError, Unsupported
 from byzerllm.events.payloads import ModelError, Progress, StreamChunk
 from byzerllm.events.verdicts import DROP, Stop
@@ -18,28 +18,32 @@ from byzerllm.types.records import Chunk, Generate, PromptProgress, Reply, Reque
 
 
 def stream_attempts(call: Call) -> Steps[Reply]:
+    """Emit the chunks of the reply to the call's only request."""
     failures = Failures(call)
+    requests = Requests(call)
     while True:
-        reply = yield from _stream_attempt(call, failures)
+        reply = yield from _attempt(call, failures, requests)
         if reply is not None:
             return reply
         call.attempt += 1
 
 
-def _stream_attempt(call: Call, failures: Failures) -> Steps[Reply | None]:
+def _attempt(call: Call, failures: Failures, requests: Requests) -> Steps[Reply | None]:
     """One attempt at a stream; ``None`` where it is to be tried again."""
-    emitted = _Emitted()
-    answered = yield from before_models(call, [0])
+    progress = _Progress()
+    answered = yield from before_models(call, [0], requests)
     if answered:
-        reply: Reply = answered[0]
+        reply = answered[0]
     else:
         try:
-            reply = yield from _stream_once(call, emitted)
+            reply = yield from _stream_once(call, progress)
         except Exception as error:
-            if emitted.any:
+            if error is not progress.failure:
+                raise  # a handler's error, not the model's
+            if progress.emitted:
                 yield from _broke_off(call, error)
                 raise
-            recovered, pause = yield from failed(call, 0, error, failures)
+            recovered, pause = yield from failed(call, 0, error, failures, requests)
             if recovered is None:
                 if pause:
                     yield from wait(call, pause)
@@ -48,9 +52,9 @@ def _stream_attempt(call: Call, failures: Failures) -> Steps[Reply | None]:
             answered = {0: reply}
     if answered:
         yield from emit_whole(call, reply)
-        emitted.any = True
-    final = yield from after_model(call, 0, reply, failures)
-    if final is None and emitted.any:
+        progress.emitted = True
+    final = yield from after_model(call, 0, reply, failures, requests)
+    if final is None and progress.emitted:
         raise StreamError("Retry came after text had left the stream; use it on whole replies")
     return final
 
@@ -63,50 +67,72 @@ def _broke_off(call: Call, error: Exception) -> Steps[None]:
         yield from gates.after(call, "model_error", event)
 
 
-class _Emitted:
-    """Whether anything of a stream has reached its reader."""
+class _Progress:
+    """How far an attempt came: whether text has reached the reader, and how the model failed."""
 
-    any = False
+    def __init__(self) -> None:
+        self.emitted = False
+        self.failure: Exception | None = None
 
 
-def _stream_once(call: Call, progress: _Emitted) -> Steps[Reply]:
+def _stream_once(call: Call, progress: _Progress) -> Steps[Reply]:
     """One attempt to stream: every chunk through its handlers to the reader."""
     request = ready(call, call.requests[0])
     if not isinstance(request, Generate):
         raise Unsupported(f"{request.kind} requests cannot be streamed")
+    if call.verbose:
+        print_requests(call, [request])
     runtime, timeout = call.runtime, call.remaining()
     pin = call.pins.get(request.kind, -1)
     source = Source(lambda: runtime.stream(request, pin=pin, timeout=timeout))
+    try:
+        reply = yield from _read(call, request, source, progress)
+    except GeneratorExit:
+        source.abandon()  # these steps are being collected: nobody would wait for Close
+        raise
+    except BaseException:
+        yield Close(source)
+        raise
+    yield Close(source)
+    return reply
+
+
+def _read(call: Call, request: Generate, source: Source[Any], progress: _Progress) -> Steps[Reply]:
     following = Next(source)
     pieces = Pieces()
     watched = call.handlers is not None and bool(call.handlers.of("chunk"))
     started = time.perf_counter()
     first: float | None = None
-    try:
-        while True:
+    while True:
+        asked = time.perf_counter()
+        try:
             item = yield following
-            if item is END:
-                break
-            if type(item) is PromptProgress:
-                if call.handlers is not None:
-                    event = Progress(call.ctx(request), request, item.done, item.total)
-                    yield from gates.observe(call, "progress", event)
+        except Exception as error:
+            progress.failure = error
+            raise
+        finally:
+            call.model_seconds += time.perf_counter() - asked
+        if item is END:
+            break
+        if type(item) is PromptProgress:
+            if call.handlers is not None:
+                event = Progress(call.ctx(request), request, item.done, item.total)
+                yield from gates.observe(call, "progress", event)
+            continue
+        if first is None and (item.text or item.reasoning):
+            first = time.perf_counter() - started
+        if watched:
+            item = yield from _chunk(call, request, item)
+            if item is None:
                 continue
-            if first is None and (item.text or item.reasoning):
-                first = time.perf_counter() - started
-            if watched:
-                item = yield from _chunk(call, request, item)
-                if item is None:
-                    continue
-                if isinstance(item, Stop):
-                    pieces.add(Chunk(finish_reason="stop"))
-                    break
-            pieces.add(item)
-            progress.any = True
-            yield Emit(item)
-    finally:
-        yield Close(source)
-    call.model_seconds += time.perf_counter() - started
+            if isinstance(item, Stop):
+                last = Chunk(finish_reason="stop")
+                pieces.add(last)
+                yield Emit(last)
+                break
+        pieces.add(item)
+        progress.emitted = progress.emitted or bool(item.text or item.reasoning)
+        yield Emit(item)
     reply = pieces.reply()
     reply.seconds = time.perf_counter() - started
     reply.first_token_seconds = first

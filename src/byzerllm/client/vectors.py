@@ -108,8 +108,11 @@ class Vectors(Deploying):
         request = Rerank(name, read_pairs(pairs), dict(extract_params or {}))
         call = self._call("emb_rerank", name, [request], is_async=is_async)
         (reply,) = yield from run(call)
-        scores = reply.value
+        sent, scores = call.requests[0], reply.value
+        assert isinstance(sent, Rerank)  # a handler may have changed it, not its kind
+        if not isinstance(scores, list) or len(scores) != len(sent.pairs):
+            raise ConfigError(f"A hook answered emb_rerank with {scores!r}; scores were due")
         order = sorted(range(len(scores)), key=lambda place: -scores[place])
-        output = [[request.pairs[place], scores[place]] for place in order]
+        output = [[sent.pairs[place], scores[place]] for place in order]
         metadata = {**reply.metadata(), "indices": order}
-        return [LLMResponse(output, to_item(request), metadata)]
+        return [LLMResponse(output, to_item(sent), metadata)]

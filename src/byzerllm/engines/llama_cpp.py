@@ -64,7 +64,7 @@ _SETTINGS = frozenset(
     }
 )
 _ROLES = frozenset({"system", "user", "assistant", "tool"})
-_alive: weakref.WeakSet[LlamaCpp] = weakref.WeakSet()
+_made: weakref.WeakSet[LlamaCpp] = weakref.WeakSet()
 """The engines of this process, which share its cores."""
 
 
@@ -123,6 +123,7 @@ class LlamaCpp(OpenAIWire):
         self._child = Child(str(SERVER), self._settings, start_timeout=start_timeout)
         self._header = Header()
         self._context = 0
+        _made.add(self)
         self._generates = True
         self.http = Http(
             "http://llama.cpp",
@@ -143,7 +144,6 @@ class LlamaCpp(OpenAIWire):
     async def load(self) -> None:
         self._header = read_header(self.model_path)
         self._prepare()
-        _alive.add(self)
         try:
             import xllamacpp  # noqa: F401  # only to say early and clearly that it is missing
         except ImportError as error:
@@ -181,7 +181,7 @@ class LlamaCpp(OpenAIWire):
             self._context = min(self._context, settings["n_batch"])
         if not settings["n_threads"]:
             # Engines spin while they wait: two with full thread counts halve each other.
-            settings["n_threads"] = max(1, usable_cores() // (len(_alive) + 1))
+            settings["n_threads"] = max(1, usable_cores() // len(_made))
         self._child.update(settings)
 
     async def _answer_once(self) -> None:
@@ -195,7 +195,7 @@ class LlamaCpp(OpenAIWire):
             await self.generate(request, Sampling({"max_tokens": 1, "temperature": 0}))
 
     async def close(self) -> None:
-        _alive.discard(self)
+        _made.discard(self)
         await super().close()
         await self._child.close()
 

@@ -5,10 +5,12 @@ the socket named there, says ``ready`` and lives until its standard input closes
 its parent ends, it ends too. It imports nothing of byzerllm, so that it starts quickly.
 """
 
+import contextlib
 import json
 import os
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 
@@ -53,6 +55,10 @@ def main() -> None:
 
     def end_with_parent() -> None:
         sys.stdin.read()
+        with contextlib.suppress(OSError):
+            socket = Path(settings["socket"])
+            socket.unlink()
+            socket.parent.rmdir()
         os._exit(0)  # llama.cpp's threads do not join: they would keep the process for seconds
 
     watcher = threading.Thread(target=end_with_parent)

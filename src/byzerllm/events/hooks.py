@@ -231,6 +231,8 @@ GLOBAL = Hooks()
 """Handlers of every client in this process: ``byzerllm.on``."""
 
 _scopes: ContextVar[tuple[tuple[object, Hooks], ...]] = ContextVar("byzerllm_hooks", default=())
+# Context variables follow tasks, and threads that copy their context; other threads start with
+# none.
 
 
 @contextmanager
@@ -244,30 +246,47 @@ def scope(owner: object, hooks: Hooks) -> Iterator[Hooks]:
 
 
 class Handlers:
-    """The handlers of one call, of all its scopes."""
+    """The handlers of one call, of all its scopes, as they are when the call begins."""
 
     def __init__(self, layers: list[Hooks], kind: str) -> None:
         self._layers = layers
         self._kind = kind
+        self._found: dict[tuple[str, bool], list[Subscription[Any, Any]]] = {}
 
     def of(self, event: str, *, reverse: bool = False) -> list[Subscription[Any, Any]]:
-        """In the order they run: by role, then ``order``, then scope, then registration."""
-        found = [
-            (ROLES.index(handler.role), handler.order, depth, handler.number, handler)
+        """In the order they run: by role, then ``order``, then scope, then registration.
+
+        ``reverse`` turns the order within each role: after-events unwind, so that the last to
+        see the request is the first to see the reply.
+        """
+        found = self._found.get((event, reverse))
+        if found is None:
+            found = self._found[event, reverse] = self._sorted(event, reverse)
+        return found
+
+    def _sorted(self, event: str, reverse: bool) -> list[Subscription[Any, Any]]:
+        rows = [
+            (handler.order, depth, handler.number, handler)
             for depth, hooks in enumerate(self._layers)
             for handler in hooks.get(event)
             if self._kind in handler.kinds
         ]
-        if not reverse:
-            return [row[-1] for row in sorted(found, key=lambda row: row[:-1])]
-        # After-events unwind: the last to see the request is the first to see the reply.
-        rows = sorted(found, key=lambda row: row[:-1], reverse=True)
+        rows.sort(key=lambda row: row[:-1], reverse=reverse)
         return sorted((row[-1] for row in rows), key=lambda handler: ROLES.index(handler.role))
 
 
-def handlers_for(owner: object, own: Hooks, call: Hooks | None, kind: str) -> Handlers | None:
-    """The handlers of a call that ``owner`` makes now; ``None`` if there are none at all."""
-    scopes = _scopes.get()
+Scopes = tuple[tuple[object, Hooks], ...]
+
+
+def current_scopes() -> Scopes:
+    """The ``with llm.hooks(...)`` blocks around the running code."""
+    return _scopes.get()
+
+
+def handlers_for(
+    owner: object, own: Hooks, call: Hooks | None, kind: str, scopes: Scopes
+) -> Handlers | None:
+    """The handlers of a call that ``owner`` makes in ``scopes``; ``None`` if there are none."""
     if not (own or GLOBAL or scopes or call):
         return None
     layers = [GLOBAL, own, *(hooks for who, hooks in scopes if who is owner)]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import threading
-import time
 from dataclasses import dataclass, field
 
 from byzerllm.errors import ConfigError
@@ -25,8 +24,6 @@ class Ticket:
 
     number: int
     event: BeforeModel
-    opened: float = field(default_factory=time.time)
-    """Seconds since the epoch."""
     verdict: Verdict = None
     error: BaseException | None = None
     _done: threading.Event = field(default_factory=threading.Event, repr=False)
@@ -71,6 +68,12 @@ class Desk:
     def fail(self, ticket: Ticket, error: BaseException) -> None:
         """No person can decide it: the call fails with this error."""
         self._finish(ticket, None, error)
+
+    def drop(self, ticket: Ticket, error: BaseException) -> None:
+        """Like ``fail``, for a call that is gone; nothing happens if it was resolved already."""
+        if self.give_up(ticket):
+            ticket.error = error
+            ticket._done.set()
 
     def _finish(self, ticket: Ticket, verdict: Verdict, error: BaseException | None) -> None:
         with self._lock:

@@ -63,6 +63,9 @@ class Keyboard:
                 mine.set()
         try:
             mine.wait()
+            asker = portal.abandoned.get()
+            if asker is not None and asker.yes:
+                raise CallAborted("The call gave up waiting for a person")
             yield len(self._line) - 1
         finally:
             with self._lock:
@@ -73,8 +76,9 @@ class Keyboard:
     def read(self, prompt: str) -> str:
         """One line, in one's turn."""
         asker = portal.abandoned.get()
-        if asker is None and self._left is None:
-            return input(prompt)  # in the caller's thread: Ctrl-C and debuggers work
+        main = threading.current_thread() is threading.main_thread()
+        if main and asker is None and self._left is None:
+            return input(prompt)  # Ctrl-C and debuggers work
         reading, self._left = self._left, None
         if reading is None:
             reading = Reading(prompt)

@@ -8,11 +8,13 @@
 
 from __future__ import annotations
 
+import contextvars
 import threading
 from collections.abc import Callable
 from typing import Protocol
 
-from byzerllm.errors import ConfigError, HumanUnavailable
+from byzerllm import portal
+from byzerllm.errors import CallAborted, ConfigError, HumanUnavailable
 from byzerllm.events.hooks import On
 from byzerllm.events.payloads import BeforeModel
 from byzerllm.events.verdicts import Answer
@@ -72,24 +74,31 @@ class HumanModel:
         if self._when is not None and not self._when(event):
             return None
         ticket = self._desk.open(event)
+        asker = portal.abandoned.get()
+        if asker is not None:  # an async call that is cancelled leaves no ticket and no thread
+            asker.add(lambda: self._desk.drop(ticket, CallAborted("The call was cancelled")))
+        left = portal.Abandoned()
         try:
-            self._present(ticket)
+            self._present(ticket, left)
             in_time = ticket.wait(self._timeout)
         finally:
             given_up = self._desk.give_up(ticket)
+            left.set()
         if not in_time and given_up:
             return self._too_late()
         if ticket.error is not None:
             raise ticket.error
         return ticket.verdict
 
-    def _present(self, ticket: Ticket) -> None:
+    def _present(self, ticket: Ticket, left: portal.Abandoned) -> None:
         if self._timeout is None:
             self._surface.present(ticket, self._desk)
             return
         # A surface that reads in place cannot be interrupted, so it gets a thread to be left in.
+        context = contextvars.copy_context()
+        context.run(portal.abandoned.set, left)
         threading.Thread(
-            target=self._surface.present, args=(ticket, self._desk), daemon=True
+            target=context.run, args=(self._surface.present, ticket, self._desk), daemon=True
         ).start()
 
     def _too_late(self) -> Verdict:

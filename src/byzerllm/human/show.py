@@ -8,23 +8,28 @@ from collections.abc import Mapping
 from typing import Any
 
 _SECRET = re.compile(
-    r"(?:^|[._-])(?:api[._-]?key|apikey|token|access[._-]?token|authorization|auth|secret|"
-    r"password|passwd|credential|credentials|private[._-]?key|api[._-]?secret)$|secret|password",
-    re.IGNORECASE,
+    r"secret|passw|pwd|credential|cookie|bearer|authorization|^auth$|key$|token$|"
+    r"^(access|auth|session|refresh|id)token"
 )
-_NOT_SECRET = frozenset({"stop_token", "eos_token", "pad_token", "bos_token"})
+"""What the name of a credential looks like, in lower case and without ``_``, ``-`` and ``.``."""
+_NO_SECRET = re.compile(r"(stop|eos|bos|pad|unk|sep|cls|mask|end|begin)token$")
 MASK = "***"
 
 
 def masked(value: Any, key: str = "") -> Any:
     """A copy in which the values of keys that look like credentials are ``***``."""
-    if key and key not in _NOT_SECRET and _SECRET.search(key) and value not in (None, ""):
+    if value not in (None, "") and _is_secret(key):
         return MASK
     if isinstance(value, Mapping):
         return {name: masked(inner, str(name)) for name, inner in value.items()}
     if isinstance(value, (list, tuple)):
         return [masked(inner) for inner in value]
     return value
+
+
+def _is_secret(key: str) -> bool:
+    name = re.sub(r"[^a-z0-9]", "", key.lower())
+    return bool(_SECRET.search(name)) and not _NO_SECRET.search(name)
 
 
 def shown_request(model: str, item: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ import base64
 import sys
 from dataclasses import replace
 
-from byzerllm.errors import HumanUnavailable
+from byzerllm.errors import CallAborted, HumanUnavailable
 from byzerllm.events.payloads import BeforeModel
 from byzerllm.events.verdicts import Answer, Deny
 from byzerllm.human.desk import Desk, Ticket, Verdict
@@ -34,23 +34,24 @@ class TerminalSurface:
 
     def present(self, ticket: Ticket, desk: Desk) -> None:
         """Ask, and resolve the ticket."""
-        with KEYBOARD.turn() as behind:
-            if ticket.resolved or ticket not in desk.waiting:
-                return
-            try:
+        try:
+            with KEYBOARD.turn() as behind:
+                if ticket not in desk.waiting:
+                    return
                 verdict = self._ask(ticket, behind)
-            except (EOFError, OSError) as error:
-                problem = HumanUnavailable(
-                    f"A person was to answer for {ticket.event.request.model!r} and the input "
-                    "has ended; run the program in a terminal or pipe the answers in"
-                )
-                problem.__cause__ = error
-                desk.fail(ticket, problem)
-                return
-            if ticket not in desk.waiting:
-                print("Too late: the call has given up waiting for this answer.", flush=True)
-                return
-            desk.resolve(ticket, verdict)
+                if ticket not in desk.waiting:
+                    print("Too late: the call has given up waiting for this answer.", flush=True)
+                    return
+                desk.resolve(ticket, verdict)
+        except CallAborted:
+            return  # nobody waits for this ticket any more
+        except (EOFError, OSError) as error:
+            problem = HumanUnavailable(
+                f"A person was to answer for {ticket.event.request.model!r} and the input "
+                "has ended; run the program in a terminal or pipe the answers in"
+            )
+            problem.__cause__ = error
+            desk.drop(ticket, problem)
 
     def _ask(self, ticket: Ticket, behind: int) -> Verdict:
         event = ticket.event

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +12,8 @@ from byzerllm.runtime.base import Runtime
 from byzerllm.runtime.embedded import EmbeddedRuntime
 
 _embedded = EmbeddedRuntime()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_embedded.forget_calls)
 
 
 def choose(url: str | None) -> Runtime:

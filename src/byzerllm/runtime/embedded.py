@@ -9,13 +9,14 @@ import logging
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 from byzerllm import portal
 from byzerllm.errors import (
     ByzerError,
     CallAborted,
-    CallError,
     CallTimeout,
+    ConfigError,
     DeployError,
     ModelExists,
     ModelNotFound,
@@ -26,9 +27,12 @@ from byzerllm.runtime.slots import Lease, SlotPool
 from byzerllm.runtime.worker import Worker
 from byzerllm.types.engine import StreamItem
 from byzerllm.types.records import Generate, Reply, Request
-from byzerllm.types.sampling import bare
+from byzerllm.types.sampling import bare, truth
 
 logger = logging.getLogger(__name__)
+
+RETIRE_WITHIN = 600.0
+"""Seconds that calls in flight get when their model is replaced."""
 
 
 class Deployment:
@@ -37,23 +41,41 @@ class Deployment:
     def __init__(self, spec: DeploySpec, generation: int) -> None:
         self.name = spec.name
         self.generation = generation
-        self.workers = [Worker(spec.make_engine()) for _ in range(spec.workers)]
-        per_worker = spec.per_worker or self.workers[0].engine.concurrency
-        self.pool = SlotPool(
+        self.workers: list[Worker] = []
+        self._spec = spec
+        self._calls: dict[int, tuple[str, Interrupt]] = {}
+        self._numbers = itertools.count()
+        self.pool = self._slots(1)
+
+    def _slots(self, per_worker: int) -> SlotPool:
+        spec = self._spec
+        return SlotPool(
             spec.workers,
-            per_worker,
+            spec.per_worker or per_worker,
             max_waiting=spec.max_waiting,
             balance=spec.balance,
             name=spec.name,
         )
-        self._calls: dict[str, Interrupt] = {}
-        self._numbers = itertools.count()
+
+    def _make_engines(self) -> None:
+        for _ in range(self._spec.workers):
+            engine = self._spec.make_engine()
+            if any(worker.engine is engine for worker in self.workers):
+                raise ConfigError(
+                    "One Engine object is one worker; give deploy its class, or a single worker"
+                )
+            self.workers.append(Worker(engine))
 
     async def load(self) -> None:
+        # Old plug-ins load their weights in the constructor: not on anybody's event loop.
+        await portal.in_thread(self._make_engines)
+        self.pool = self._slots(self.workers[0].engine.concurrency)
         await asyncio.gather(*(worker.engine.load() for worker in self.workers))
 
     async def call(self, request: Request, pin: int, timeout: float | None) -> Reply:
-        interrupt, key = self._begin(request, timeout)
+        if _setting(request, "abort") and truth(_setting(request, "abort")):
+            return Reply(str(await self.abort(request_id(request))), finish_reason="stop")
+        number, interrupt = self._begin(request, timeout)
         try:
             with interrupt:
                 lease = self.pool.take_now(pin) or await self.pool.take(pin)
@@ -62,7 +84,7 @@ class Deployment:
                 finally:
                     lease.close()
         finally:
-            self._end(interrupt, key)
+            del self._calls[number]
 
     async def stream(
         self, request: Generate, pin: int, timeout: float | None
@@ -75,7 +97,7 @@ class Deployment:
         def stop() -> None:
             cleaning.append(loop.create_task(_let_go(source, lease)))
 
-        interrupt, key = self._begin(request, timeout, stop)
+        number, interrupt = self._begin(request, timeout, stop)
         try:
             with interrupt:
                 lease = self.pool.take_now(pin) or await self.pool.take(pin)
@@ -89,7 +111,7 @@ class Deployment:
                     break
                 yield item
         finally:
-            self._end(interrupt, key)
+            self._calls.pop(number, None)
             if cleaning:
                 await cleaning[0]
             else:
@@ -97,44 +119,50 @@ class Deployment:
 
     def _begin(
         self, request: Request, timeout: float | None, when_idle: Callable[[], None] | None = None
-    ) -> tuple[Interrupt, str]:
+    ) -> tuple[int, Interrupt]:
         late = None
         if timeout is not None:
             late = CallTimeout(
                 f"{self.name} gave no answer within {timeout:g} s; "
                 "raise llm_config={'timeout_s': …} if it needs longer"
             )
-        interrupt = Interrupt(timeout, late, when_idle)
-        key = request_id(request) or f"#{next(self._numbers)}"
-        if self._calls.setdefault(key, interrupt) is not interrupt:
-            raise CallError(f"A call with the request_id {key!r} is running already")
-        return interrupt, key
-
-    def _end(self, interrupt: Interrupt, key: str) -> None:
-        interrupt.close()
-        self._calls.pop(key, None)
+        number, interrupt = next(self._numbers), Interrupt(timeout, late, when_idle)
+        self._calls[number] = (request_id(request), interrupt)
+        return number, interrupt
 
     @property
     def running(self) -> int:
         return len(self._calls)
 
     async def abort(self, request_id: str) -> bool:
-        interrupt = self._calls.get(request_id)
-        if interrupt is None:
-            return False
-        interrupt.end(CallAborted(f"The call {request_id} was aborted"))
-        for worker in self.workers:
-            await worker.engine.abort(request_id)
-        return True
+        found = [call for name, call in list(self._calls.values()) if name == request_id]
+        for interrupt in found:
+            interrupt.end(CallAborted(f"The call {request_id} was aborted"))
+        if found:
+            for worker in self.workers:
+                await worker.engine.abort(request_id)
+        return bool(found)
+
+    async def retire(self) -> None:
+        """Close once the calls in flight are done; another deployment takes the new ones."""
+        deadline = time.monotonic() + RETIRE_WITHIN
+        while self._calls and time.monotonic() < deadline:  # noqa: ASYNC110  # on many loops
+            await asyncio.sleep(0.02)
+        await self.close()
 
     async def close(self) -> None:
         self.pool.close()
-        for interrupt in list(self._calls.values()):
+        for _, interrupt in list(self._calls.values()):
             interrupt.end(CallAborted(f"Model {self.name!r} was undeployed during the call"))
         closing = [worker.engine.close() for worker in self.workers]
         for problem in await asyncio.gather(*closing, return_exceptions=True):
             if isinstance(problem, BaseException):
                 raise problem
+
+    def forget_calls(self) -> None:
+        """In a forked child: the calls of the parent are not ours."""
+        self._calls = {}
+        self.pool = self._slots(self.pool.per_worker)
 
 
 async def _let_go(source: AsyncIterator[StreamItem] | None, lease: Lease | None) -> None:
@@ -149,10 +177,14 @@ async def _let_go(source: AsyncIterator[StreamItem] | None, lease: Lease | None)
 
 def request_id(request: Request) -> str:
     """The id that the caller gave this request, if any."""
+    return str(_setting(request, "request_id") or "")
+
+
+def _setting(request: Request, name: str) -> Any:
     for key, value in request.params.items():
-        if bare(key) == "request_id" and value:
-            return str(value)
-    return ""
+        if bare(key) == name:
+            return value
+    return None
 
 
 class EmbeddedRuntime:
@@ -191,8 +223,7 @@ class EmbeddedRuntime:
                 f"A model named {spec.name!r} is deployed already; "
                 f"undeploy it first or pass replace=True"
             )
-        # Old plug-ins load their weights in the constructor: not on anybody's event loop.
-        deployment = await portal.in_thread(lambda: Deployment(spec, next(self._generations)))
+        deployment = Deployment(spec, next(self._generations))
         await portal.over(self._bring_up(deployment))
         with self._lock:
             taken = self._deployments.get(spec.name)
@@ -201,11 +232,16 @@ class EmbeddedRuntime:
             if not self._exit_hook:
                 self._exit_hook = True
                 atexit.register(self._at_exit)
-        if taken is not None:
-            # Replacing puts the new model in place first, so that no call finds none.
-            await portal.over((taken if replace else deployment).close())
-            if not replace:
-                raise ModelExists(f"A model named {spec.name!r} was deployed meanwhile")
+        if taken is None:
+            return
+        if not replace:
+            await portal.over(deployment.close())
+            raise ModelExists(f"A model named {spec.name!r} was deployed meanwhile")
+        if taken.running:
+            # The new model takes all new calls; those in flight end where they began.
+            asyncio.run_coroutine_threadsafe(taken.retire(), portal.loop())
+        else:
+            await portal.over(taken.close())
 
     async def _bring_up(self, deployment: Deployment) -> None:
         try:
@@ -237,6 +273,13 @@ class EmbeddedRuntime:
 
     async def abort(self, request_id: str, name: str) -> bool:
         return await self.deployment(name).abort(request_id)
+
+    def forget_calls(self) -> None:
+        """After a fork, in the child: deployments stay, calls and the duty to close do not."""
+        atexit.unregister(self._at_exit)
+        self._lock = threading.Lock()
+        for deployment in self._deployments.values():
+            deployment.forget_calls()
 
     def _at_exit(self) -> None:
         for name in self.names():

@@ -21,15 +21,12 @@ class Interrupt:
     ::
 
         interrupt = Interrupt(seconds=5, late=CallTimeout("…"))
-        try:
-            with interrupt:
-                await work()
-        finally:
-            interrupt.close()
+        with interrupt:
+            await work()
 
-    Between two blocks (while a stream's reader is busy elsewhere) nothing is cancelled: the
-    next block raises the reason at once, and ``when_idle`` is called so that the source can
-    be stopped meanwhile.
+    Between two blocks (while a stream's reader is busy elsewhere) no time is counted and nothing
+    is cancelled: after ``end`` the next block raises the reason at once, and ``when_idle`` is
+    called so that the source can be stopped meanwhile.
     """
 
     def __init__(
@@ -45,6 +42,7 @@ class Interrupt:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[object] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._entered = 0.0
 
     def __enter__(self) -> Self:
         if self._reason is not None:
@@ -52,8 +50,9 @@ class Interrupt:
         self._task = asyncio.current_task()
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
-            if self._seconds is not None and self._late is not None:
-                self._timer = self._loop.call_later(self._seconds, self._fire, self._late)
+        if self._seconds is not None and self._late is not None:
+            self._entered = self._loop.time()
+            self._timer = self._loop.call_later(self._seconds, self._fire, self._late)
         return self
 
     def __exit__(
@@ -63,12 +62,17 @@ class Interrupt:
         trace: TracebackType | None,
     ) -> None:
         task, self._task = self._task, None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+            assert self._loop is not None and self._seconds is not None
+            self._seconds = max(0.0, self._seconds - (self._loop.time() - self._entered))
         if self._reason is None or kind is None:
             return
         if issubclass(kind, asyncio.CancelledError):
             uncancel = getattr(task, "uncancel", None)  # Python 3.11 counts cancellations
-            if uncancel is not None:
-                uncancel()
+            if uncancel is not None and uncancel() > 0:
+                return  # somebody else has cancelled the task too, and that goes on
             raise self._reason from None
 
     def _fire(self, reason: Exception) -> None:
@@ -86,9 +90,3 @@ class Interrupt:
             self._reason = self._reason or reason
         else:
             self._loop.call_soon_threadsafe(self._fire, reason)
-
-    def close(self) -> None:
-        """The work is over: forget the deadline."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None

@@ -22,7 +22,7 @@ from byzerllm.types.records import (
     Rerank,
     Tokenize,
 )
-from byzerllm.types.sampling import Sampling, read
+from byzerllm.types.sampling import Sampling, for_engine, read
 
 
 class Worker:
@@ -47,9 +47,9 @@ class Worker:
             reply.request_id = sampling.request_id or reply.request_id
             return reply
         if isinstance(request, Embed):
-            return await engine.embed(request.texts, request.params)
+            return await engine.embed(request.texts, for_engine(request.params))
         if isinstance(request, Rerank):
-            return await engine.rerank(request.pairs, request.params)
+            return await engine.rerank(request.pairs, for_engine(request.params))
         if isinstance(request, Tokenize):
             return Reply(await engine.tokenize(request.text))
         if isinstance(request, RenderChat):

@@ -13,8 +13,6 @@ from typing import Any
 Message = dict[str, Any]
 """One message in OpenAI's shape: ``role``, ``content`` (text or parts), and what a role adds."""
 
-_NOTHING: Mapping[str, Any] = {}
-
 
 @dataclass(frozen=True)
 class Generate:

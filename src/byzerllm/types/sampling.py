@@ -67,6 +67,31 @@ def bare(key: str) -> str:
     return key
 
 
+def canonical(key: str) -> str:
+    """The standard name of a setting, however it was written."""
+    name = bare(key)
+    return _RENAMED.get(name, name)
+
+
+def merged(*settings: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Settings from several places; the later wins, in whatever form it was written."""
+    found: dict[str, tuple[str, Any]] = {}
+    for given in settings:
+        for key, value in (given or {}).items():
+            found[canonical(str(key))] = (key, value)
+    return dict(found.values())
+
+
+def for_engine(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Plain parameters (of an embedding, say) without prefixes and without what is not for
+    engines."""
+    return {
+        bare(key): value
+        for key, value in params.items()
+        if not callback_only(key) and bare(key) not in _FOR_THE_CALL
+    }
+
+
 def read(params: Mapping[str, Any]) -> Sampling:
     """Read the caller's settings.
 
@@ -76,8 +101,7 @@ def read(params: Mapping[str, Any]) -> Sampling:
     sampling = Sampling()
     values = sampling.values
     for key, value in params.items():
-        name = bare(key)
-        name = _RENAMED.get(name, name)
+        name = canonical(key)
         if value is None or name in _FOR_CALLBACKS or name.startswith(HOOK_PREFIX):
             continue
         try:
@@ -155,8 +179,3 @@ def callback_only(key: str) -> bool:
     """True for settings that only callbacks read."""
     name = bare(key)
     return name in _FOR_CALLBACKS or name.startswith(HOOK_PREFIX)
-
-
-def call_only(key: str) -> bool:
-    """True for settings of the call itself, which no engine sees as a sampling value."""
-    return bare(key) in _FOR_THE_CALL
