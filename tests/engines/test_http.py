@@ -126,7 +126,7 @@ async def test_a_refusal_is_read_whole_even_in_pieces(peer: Http, wire: WireServ
         ({"Retry_After": "7"}, 7),
         ({"Retry_After": "0.5"}, 0.5),
         ({"Retry_After": "-3"}, 0),
-        ({"Retry_After": formatdate(time.time() + 90, usegmt=True)}, 89),
+        ({"Retry_After": formatdate(time.time() + 100_000, usegmt=True)}, 99_000),
         ({"Retry_After": formatdate(0, usegmt=True)}, 0),
         ({"Retry_After": "soon"}, None),
         ({"Retry_After": "nan"}, None),
@@ -146,7 +146,7 @@ async def test_retry_after_is_read_in_all_its_forms(
         await peer.post(PATH, b"{}")
 
     found = caught.value.retry_after
-    assert found == seconds or (found is not None and 60 < found <= 90)
+    assert found == seconds or (seconds == 99_000 and found and 90_000 < found <= 100_000)
 
 
 async def test_too_long_an_answer_is_given_up(

@@ -13,7 +13,14 @@ from typing import Any
 import pytest
 
 from byzerllm import ByzerLLM
-from byzerllm.errors import ByzerError, CallTimeout, ConfigError, ProviderError, Unsupported
+from byzerllm.errors import (
+    ByzerError,
+    CallTimeout,
+    ConfigError,
+    DeployError,
+    ProviderError,
+    Unsupported,
+)
 from byzerllm.types import LLMRequest
 
 Deploy = Callable[..., ByzerLLM]
@@ -369,8 +376,9 @@ def test_a_failing_constructor_fails_the_deployment(monkeypatch: pytest.MonkeyPa
 
     module(monkeypatch, "byzerllm.saas.broken1", CustomSaasAPI=custom)
 
-    with pytest.raises(ValueError, match=r"saas\.secret_key is missing"):
+    with pytest.raises(DeployError, match=r"saas\.secret_key is missing") as caught:
         ByzerLLM().deploy("", "saas/broken1", "broken1", {})
+    assert isinstance(caught.value.__cause__, ValueError)
     assert not ByzerLLM().is_model_exist("broken1")
 
 
