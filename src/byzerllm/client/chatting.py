@@ -290,6 +290,8 @@ class Chatting(Deploying):
         is_async: bool = False,
     ) -> Steps[Reply]:
         meta = yield from self._meta(name)
+        if meta.get("embedding_mode"):
+            raise Unsupported(f"{name} writes no text; use emb or emb_rerank")
         if not meta.get("support_stream"):
             raise Unsupported(f"{name} cannot stream; use chat_oai")
         config = {**(llm_config or {}), "generation.stream": True}

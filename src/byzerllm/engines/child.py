@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
 import shutil
 import signal
 import sys
@@ -39,10 +40,18 @@ class Child:
     and end when its standard input closes.
     """
 
-    def __init__(self, script: str, settings: Mapping[str, Any], *, start_timeout: float) -> None:
+    def __init__(
+        self,
+        script: str,
+        settings: Mapping[str, Any],
+        *,
+        start_timeout: float,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self._script = script
         self._settings = dict(settings)
         self._start_timeout = start_timeout
+        self._environment = dict(environment or {})
         self._process: asyncio.subprocess.Process | None = None
         self._watching: set[asyncio.Task[None]] = set()
         self._folder = ""
@@ -122,6 +131,7 @@ class Child:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
+            env={**self._environment, **os.environ},  # what the user has set wins
             # Ctrl-C at the terminal is for the program, which then decides what to stop.
             start_new_session=True,
         )
