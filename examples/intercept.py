@@ -7,7 +7,7 @@ from byzerllm.types import EventName
 llm = ByzerLLM.local()
 question = [{"role": "user", "content": "Name the capital of Germany."}]
 
-print("The model says:", llm.chat_oai(question, llm_config={"temperature": 0})[0].output)
+print("The model says:", llm.chat_oai(question)[0].output)
 
 llm.add_event_callback(EventName.BEFORE_CALL_MODEL, ask_human)
 print("You said:", llm.chat_oai(question)[0].output)

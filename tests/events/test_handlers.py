@@ -347,7 +347,7 @@ def test_chunks_can_be_changed_dropped_and_cut_off() -> None:
         return Stop() if text == "four" else None
 
     pieces = [text for text, _ in llm.stream_chat_oai(ASK, delta_mode=True)]
-    assert pieces == ["ONE ", "three "]
+    assert pieces == ["ONE ", "three ", ""]
     assert model.running == 0
 
 

@@ -276,3 +276,11 @@ def test_parallel_calls_may_have_a_person_of_their_own(pipe: Keyboard) -> None:
     pipe.lines = ["one", "two", "three"]
     results = parallel.chat_oai(llm, workers=3, conversations=ASK, hooks=[HumanModel()])
     assert sorted(result[0].output for result in results) == ["one", "three", "two"]
+
+
+def test_nothing_typed_at_a_terminal_is_asked_again(terminal: Keyboard) -> None:
+    llm, _ = make()
+    terminal.lines = ["", "Bonn", "//"]
+    with llm.hooks(HumanModel()):
+        assert llm.chat_oai(ASK)[0].output == "Bonn"
+        assert llm.chat_oai(ASK)[0].output == ""

@@ -45,10 +45,12 @@ class Choice:
         """
         path = str(present(self.listed, screen, fetch=fetch)) if self.listed else self.path
         with screen.waiting(f"Loading {self.name} …"):
+            from byzerllm import models
             from byzerllm.client import ByzerLLM
 
             llm = ByzerLLM()
             llm.deploy(path, self.model_type, self.name, self.infer_params)
+        llm.setup_extra_generation_params(self.name, models.settings_of(self.name))
         return llm.setup_default_model_name(self.name)
 
 

@@ -65,10 +65,10 @@ class Screen:
         click.secho(error_line(str(problem)), err=True, fg="red")
 
     def confirm(self, question: str) -> bool:
-        """Ask for yes or no; the end of input means no."""
-        click.echo(f"{question} [y/N] ", err=True, nl=False)
+        """Ask for yes or no; Enter means yes, the end of input no."""
+        click.echo(f"{question} [Y/n] ", err=True, nl=False)
         try:
-            return input().strip().lower() in ("y", "yes")
+            return input().strip().lower() in ("", "y", "yes")
         except EOFError:
             click.echo(err=True)
             return False

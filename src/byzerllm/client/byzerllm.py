@@ -12,7 +12,7 @@ from byzerllm.client.effects import Await, Steps, adrive, drive
 from byzerllm.client.pipeline import run
 from byzerllm.client.vectors import Vectors
 from byzerllm.client.wire import from_item, to_row
-from byzerllm.errors import ConfigError
+from byzerllm.errors import ConfigError, NotYetAttribute
 from byzerllm.events.hooks import Hooks, Installable, Subscription, read_kinds, scope
 from byzerllm.types.data import EventCallback, EventName, LLMResponse
 from byzerllm.types.records import Request
@@ -20,6 +20,15 @@ from byzerllm.types.records import Request
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+_LATER = frozenset(
+    {
+        *("prompt", "response", "impl", "clear_impl_cache", "run_tools"),
+        *("execute_function_calling", "execute_generate_func", "execute_response_format"),
+        *("sft", "pretrain", "merge_lora", "raw_sft", "raw_pretrain", "raw_merge_lora"),
+        *("raw_deepspeed_to_huggingface", "apply_sql_func"),
+        *("setup_sub_client", "get_sub_client", "remove_sub_client", "metadata"),
+    }
+)
 _OLD_EVENTS = {
     EventName.BEFORE_CALL_MODEL: "old_before",
     EventName.AFTER_CALL_MODEL: "old_after",
@@ -59,9 +68,17 @@ class ByzerLLM(Chatting, Vectors):
         llm = cls(**options)
         if not llm.is_model_exist(name):
             llm.setup_infer_backend("llama_cpp").deploy(str(path), "custom/auto", name)
+        llm.setup_extra_generation_params(name, models.settings_of(model))
         llm.setup_default_model_name(name)
         llm.setup_default_emb_model_name(name)
         return llm
+
+    if not TYPE_CHECKING:  # type checkers should go on finding misspelt names
+
+        def __getattr__(self, name: str) -> Any:
+            if name in _LATER:
+                raise NotYetAttribute(f"ByzerLLM.{name} comes with a later release")
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     # -- the old doors ----------------------------------------------------------------------
 

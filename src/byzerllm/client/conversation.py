@@ -28,7 +28,12 @@ def read_conversation(conversations: Conversation) -> list[Message]:
     """
     if isinstance(conversations, str):
         conversations = [{"role": "user", "content": conversations}]
-    if not isinstance(conversations, (list, tuple)) or not conversations:
+    if conversations is not None and not isinstance(conversations, (list, tuple)):
+        raise ConfigError(
+            f"The conversation is a {type(conversations).__name__}; give a text or a list of "
+            "messages such as [{'role': 'user', 'content': '…'}]"
+        )
+    if not conversations:
         raise ConfigError(
             "The conversation is empty; give a text or a list of messages "
             "such as {'role': 'user', 'content': '…'}"

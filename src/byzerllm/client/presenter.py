@@ -17,8 +17,9 @@ HELD_BACK = 64
 class Presenter:
     """Turns chunks into ``(text, SingleOutputMeta)`` pairs.
 
-    When the stream has ended, the last pair's metadata holds the totals (they arrive behind
-    the last text, and are filled in). Times are in seconds.
+    The last pair's metadata holds the totals. They arrive behind the last text: piecewise
+    readers get them with a last, empty text; for others they are filled in to the last pair.
+    Times are in seconds.
     """
 
     def __init__(self, clean: Callable[[str], str] | None, *, delta_mode: bool) -> None:
@@ -28,6 +29,7 @@ class Presenter:
         self._raw = ""
         self._shown = ""
         self._any = False
+        self._totals_seen: tuple[Any, ...] = ()
         self._last = SingleOutputMeta()
         self._totals = SingleOutputMeta()
         self._started = time.perf_counter()
@@ -61,7 +63,8 @@ class Presenter:
                     "read this stream without delta_mode"
                 )
             rest = final[len(self._shown) :]
-        if final != self._shown or not self._any:
+        news = self._delta and self._totals_now() != self._totals_seen
+        if final != self._shown or not self._any or news:
             yield self._pair(rest, "" if self._delta else self._totals.reasoning_content)
         # Counts arrive behind the last text: they complete the pair that was yielded last.
         totals = self._totals.reasoning_content
@@ -95,8 +98,13 @@ class Presenter:
         text = self._clean(self._raw)[:-HELD_BACK]
         return text if text.startswith(self._shown) else self._shown
 
+    def _totals_now(self) -> tuple[Any, ...]:
+        totals = self._totals
+        return totals.input_tokens_count, totals.generated_tokens_count, totals.finish_reason
+
     def _pair(self, text: str, reasoning: str) -> tuple[str, SingleOutputMeta]:
         self._any = True
+        self._totals_seen = self._totals_now()
         self._last = SingleOutputMeta()
         self._complete(self._last, reasoning)
         return text, self._last

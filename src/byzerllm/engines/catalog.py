@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from byzerllm.errors import ConfigError, NotYet
+from byzerllm.errors import ConfigError, ModelFileError, NotYet
 from byzerllm.types.data import InferBackend
 from byzerllm.types.engine import Engine
 
@@ -75,6 +75,8 @@ def _auto(
         from byzerllm.engines.llama_cpp import LlamaCpp
 
         return lambda: LlamaCpp(model_path, infer_params, slots)
+    if not backend_chosen and not Path(model_path).expanduser().exists():
+        raise ModelFileError(f"{model_path} does not exist; give the path of a .gguf file")
     engine = _LATER.get(backend, backend)
     raise NotYet(
         f"The {engine} engine comes with a later release. This one runs .gguf files "

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import weakref
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +52,7 @@ unless ``n_batch`` says otherwise (memory grows with its square)."""
 
 # What a request may fail with when the child behind it has died.
 _LOST = (ProviderError, ProviderUnreachable, StreamError, OSError)
+_LARGEST_NUMBER = 1 << 24
 _COUNT = re.compile(r"\((\d+) tokens\)")
 _RENAMED = {"repetition_penalty": "repeat_penalty", "n_probs": "top_logprobs"}
 _SETTINGS = frozenset(
@@ -98,6 +100,7 @@ class LlamaCpp(OpenAIWire):
             "ignore_eos",
             "logprobs",
             "top_logprobs",
+            "stop_token_ids",
             "logit_bias",
             "n",
             "cache_prompt",
@@ -113,12 +116,12 @@ class LlamaCpp(OpenAIWire):
         start_timeout = float(settings.pop("start_timeout", 600))
         self._settings: dict[str, Any] = {
             "model_path": str(Path(self.model_path).absolute()),
-            "n_parallel": int(settings.get("n_parallel", slots or DEFAULT_SLOTS)),
-            "n_threads": int(settings.get("n_threads", 0)),
-            "n_ctx": int(settings.get("n_ctx", 0)),
-            "n_batch": int(settings.get("n_batch", 0)),
-            "n_gpu_layers": int(settings.get("n_gpu_layers", -1)),
-            "cache_ram_mib": int(settings.get("cache_ram_mib", 256)),
+            "n_parallel": _whole(settings, "n_parallel", slots or DEFAULT_SLOTS, 1),
+            "n_threads": _whole(settings, "n_threads", 0, 0),
+            "n_ctx": _whole(settings, "n_ctx", 0, 0),
+            "n_batch": _whole(settings, "n_batch", 0, 0),
+            "n_gpu_layers": _whole(settings, "n_gpu_layers", -1, -1),
+            "cache_ram_mib": _whole(settings, "cache_ram_mib", 256, 0),
             "pooling": settings.get("pooling"),
             "chat_template": settings.get("chat_template", ""),
         }
@@ -132,6 +135,8 @@ class LlamaCpp(OpenAIWire):
         )
         self._header = Header()
         self._context = 0
+        self._vocabulary = 0
+        self._texts_of_ids: dict[int, str] = {}
         _made.add(self)
         self._generates = True
         self.http = Http(
@@ -160,6 +165,8 @@ class LlamaCpp(OpenAIWire):
                 "The llama_cpp engine needs: pip install 'byzerllm[local]'"
             ) from error
         await self._child.ready()
+        listed = await self._get("/v1/models")
+        self._vocabulary = int(listed["data"][0]["meta"]["n_vocab"])
         await self._answer_once()
 
     def _prepare(self) -> None:
@@ -255,11 +262,29 @@ class LlamaCpp(OpenAIWire):
         if sampling.max_tokens == 0:
             raise ConfigError("max_length=0 leaves nothing to generate; ask for at least 1 token")
         await self._alive()
+        sampling = await self._with_stop_texts(sampling)
         try:
             async for item in super().stream(request, sampling):
                 yield item
         except _LOST as error:
             raise await self._blame(error) from error
+
+    async def _with_stop_texts(self, sampling: Sampling) -> Sampling:
+        """Stop token ids as stop texts, since the server knows only those.
+
+        Ids beyond the vocabulary (a template made for another model names some) never come.
+        """
+        ids = sampling.values.get("stop_token_ids")
+        if ids is None:
+            return sampling
+        values = {key: value for key, value in sampling.values.items() if key != "stop_token_ids"}
+        texts = list(values.get("stop") or [])
+        for token in ids:
+            if 0 <= token < self._vocabulary:
+                if token not in self._texts_of_ids:
+                    self._texts_of_ids[token] = await self.detokenize([token])
+                texts += [self._texts_of_ids[token]] if self._texts_of_ids[token] else []
+        return replace(sampling, values={**values, "stop": texts} if texts else values)
 
     async def embed(self, texts: list[str], params: Mapping[str, Any]) -> Reply:
         if self._settings["pooling"] in ("", "none", "rank"):
@@ -307,6 +332,12 @@ class LlamaCpp(OpenAIWire):
         except _LOST as error:
             raise await self._blame(error) from error
 
+    async def _get(self, path: str) -> dict[str, Any]:
+        try:
+            return decode(await self.http.get(path), self.name)
+        except _LOST as error:
+            raise await self._blame(error) from error
+
     # -- the child --------------------------------------------------------------------------
 
     async def _alive(self) -> None:
@@ -340,6 +371,18 @@ class LlamaCpp(OpenAIWire):
             f"The text {size}, and the model reads {limit} at once; shorten it"
             + (hint if limit < most else "")
         )
+
+
+def _whole(settings: Mapping[str, Any], name: str, default: int, least: int) -> int:
+    """A whole number, also as text from a command line."""
+    value = settings.get(name, default)
+    try:
+        number = int(value)
+    except (TypeError, ValueError):
+        number = least - 1
+    if number < least or number > _LARGEST_NUMBER:
+        raise ConfigError(f"{name}={value!r}; a whole number of at least {max(1, least)} was due")
+    return number
 
 
 def _settings(infer_params: Mapping[str, Any]) -> dict[str, Any]:

@@ -43,6 +43,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 ROLES = ("edit", "guard", "observe")
+_TITLES = {
+    "old_before": "BEFORE_CALL_MODEL callback",
+    "old_after": "AFTER_CALL_MODEL callback",
+}
 E = TypeVar("E")
 V = TypeVar("V")
 
@@ -76,7 +80,7 @@ class Subscription(Generic[E, V]):
     def label(self) -> str:
         """How errors name this handler."""
         name = getattr(self.handler, "__qualname__", None) or repr(self.handler)
-        return f"the {self.event} handler {name}"
+        return f"the {_TITLES.get(self.event, self.event + ' handler')} {name}"
 
 
 class Installable(Protocol):

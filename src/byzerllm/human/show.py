@@ -49,7 +49,9 @@ def _message(message: Any) -> str:
         return _text(message)
     rest = {key: value for key, value in message.items() if key not in ("role", "content")}
     more = f" {_text(rest)}" if rest else ""
-    return f"{message.get('role')}: {_text(message.get('content'))}{more}"
+    # Indented, so that a line inside a message cannot pass for a message.
+    text = _text(message.get("content")).replace("\n", "\n      ")
+    return f"{message.get('role')}: {text}{more}"
 
 
 def _text(value: Any) -> str:

@@ -65,8 +65,11 @@ class TerminalSurface:
         while True:
             line = read_line("answer: ")
             command, _, rest = line.strip().partition(" ")
+            if not line:
+                print("(nothing typed; an answer of no text is //)", flush=True)
+                continue
             if line.startswith("//"):
-                return Answer(line[1:], by="human")
+                return Answer(line[1:] if line != "//" else "", by="human")
             if command == "/many":
                 return Answer(_many_lines(), by="human")
             if command == "/send":

@@ -54,6 +54,10 @@ class Embed:
     params: Mapping[str, Any] = field(default_factory=dict)
     kind = "embed"
 
+    @property
+    def text(self) -> str:
+        return "\n".join(self.texts)
+
 
 @dataclass(frozen=True)
 class Rerank:
@@ -63,6 +67,10 @@ class Rerank:
     pairs: list[tuple[str, str]]
     params: Mapping[str, Any] = field(default_factory=dict)
     kind = "rerank"
+
+    @property
+    def text(self) -> str:
+        return "\n".join(f"{query}\n{passage}" for query, passage in self.pairs)
 
 
 @dataclass(frozen=True)
@@ -84,6 +92,10 @@ class RenderChat:
     params: Mapping[str, Any] = field(default_factory=dict)
     kind = "render_chat"
 
+    @property
+    def text(self) -> str:
+        return "\n".join(_plain(message.get("content")) for message in self.messages)
+
 
 @dataclass(frozen=True)
 class Meta:
@@ -92,6 +104,7 @@ class Meta:
     model: str
     params: Mapping[str, Any] = field(default_factory=dict)
     kind = "meta"
+    text = ""
 
 
 Request = Generate | Embed | Rerank | Tokenize | RenderChat | Meta
@@ -129,6 +142,15 @@ class PromptProgress:
 
     done: int
     total: int
+
+
+def _speed(tokens: int | None, seconds: float | None, first: float | None) -> float | None:
+    """Tokens/s of writing; the time to the first token is reading and does not count."""
+    if not tokens or not seconds:
+        return None
+    if first is not None and tokens > 1 and seconds > first:
+        return (tokens - 1) / (seconds - first)
+    return tokens / seconds
 
 
 @dataclass
@@ -171,7 +193,7 @@ class Reply:
             "generated_tokens_count": output,
             "time_cost": seconds,
             "first_token_time": self.first_token_seconds,
-            "speed": output / seconds if output and seconds else None,
+            "speed": _speed(output, seconds, self.first_token_seconds),
             "finish_reason": self.finish_reason or None,
             "reasoning_content": self.reasoning or None,
             "logprobs": self.logprobs,
