@@ -84,7 +84,7 @@ class Deployment:
                 finally:
                     lease.close()
         finally:
-            del self._calls[number]
+            self._end(number)
 
     async def stream(
         self, request: Generate, pin: int, timeout: float | None
@@ -111,7 +111,7 @@ class Deployment:
                     break
                 yield item
         finally:
-            self._calls.pop(number, None)
+            self._end(number)
             if cleaning:
                 await cleaning[0]
             else:
@@ -129,6 +129,11 @@ class Deployment:
         number, interrupt = next(self._numbers), Interrupt(timeout, late, when_idle)
         self._calls[number] = (request_id(request), interrupt)
         return number, interrupt
+
+    def _end(self, number: int) -> None:
+        found = self._calls.pop(number, None)
+        if found is not None:  # a forked child has forgotten the calls of its parent
+            found[1].close()
 
     @property
     def running(self) -> int:

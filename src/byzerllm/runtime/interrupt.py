@@ -21,8 +21,11 @@ class Interrupt:
     ::
 
         interrupt = Interrupt(seconds=5, late=CallTimeout("…"))
-        with interrupt:
-            await work()
+        try:
+            with interrupt:
+                await work()
+        finally:
+            interrupt.close()
 
     Between two blocks (while a stream's reader is busy elsewhere) no time is counted and nothing
     is cancelled: after ``end`` the next block raises the reason at once, and ``when_idle`` is
@@ -43,6 +46,8 @@ class Interrupt:
         self._task: asyncio.Task[object] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._entered = 0.0
+        self._used = 0.0
+        """Seconds spent inside the blocks."""
 
     def __enter__(self) -> Self:
         if self._reason is not None:
@@ -50,9 +55,10 @@ class Interrupt:
         self._task = asyncio.current_task()
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
-        if self._seconds is not None and self._late is not None:
+        if self._seconds is not None:
             self._entered = self._loop.time()
-            self._timer = self._loop.call_later(self._seconds, self._fire, self._late)
+            if self._timer is None:
+                self._timer = self._loop.call_later(self._seconds - self._used, self._ring)
         return self
 
     def __exit__(
@@ -62,11 +68,8 @@ class Interrupt:
         trace: TracebackType | None,
     ) -> None:
         task, self._task = self._task, None
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-            assert self._loop is not None and self._seconds is not None
-            self._seconds = max(0.0, self._seconds - (self._loop.time() - self._entered))
+        if self._loop is not None and self._seconds is not None:
+            self._used += self._loop.time() - self._entered
         if self._reason is None or kind is None:
             return
         if issubclass(kind, asyncio.CancelledError):
@@ -74,6 +77,20 @@ class Interrupt:
             if uncancel is not None and uncancel() > 0:
                 return  # somebody else has cancelled the task too, and that goes on
             raise self._reason from None
+
+    def _ring(self) -> None:
+        """The time is up, unless some of it passed between two blocks: then there is more.
+
+        One timer serves a whole stream; setting one for each block would cost every token.
+        """
+        self._timer = None
+        if self._task is None or self._loop is None or self._seconds is None:
+            return  # the next block sets another
+        left = self._seconds - self._used - (self._loop.time() - self._entered)
+        if left > 0.001:
+            self._timer = self._loop.call_later(left, self._ring)
+        elif self._late is not None:
+            self._fire(self._late)
 
     def _fire(self, reason: Exception) -> None:
         if self._reason is not None:
@@ -90,3 +107,9 @@ class Interrupt:
             self._reason = self._reason or reason
         else:
             self._loop.call_soon_threadsafe(self._fire, reason)
+
+    def close(self) -> None:
+        """The work is over: forget the deadline."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
