@@ -10,11 +10,18 @@ from typing import Any
 
 import pytest
 
-from byzerllm import ByzerLLM
+from byzerllm import ByzerLLM, portal
 from byzerllm.client import parallel
-from byzerllm.errors import CallDenied, ConfigError, HumanUnavailable, ProviderUnreachable
+from byzerllm.errors import (
+    CallAborted,
+    CallDenied,
+    ConfigError,
+    HumanUnavailable,
+    ProviderUnreachable,
+)
 from byzerllm.events import Answer, Deny
 from byzerllm.human import Desk, HumanModel, Ticket
+from byzerllm.human.keyboard import Keyboard as Keyboards
 from byzerllm.testing import ScriptedModel, llm_for
 
 ASK = [{"role": "system", "content": "Be short."}, {"role": "user", "content": "Capital?"}]
@@ -284,3 +291,26 @@ def test_nothing_typed_at_a_terminal_is_asked_again(terminal: Keyboard) -> None:
     with llm.hooks(HumanModel()):
         assert llm.chat_oai(ASK)[0].output == "Bonn"
         assert llm.chat_oai(ASK)[0].output == ""
+
+
+def test_a_line_that_comes_as_its_asker_leaves_goes_to_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asker = portal.Abandoned()
+
+    def typed(prompt: str = "") -> str:
+        asker.set()  # the call is cancelled in the very moment the line is there
+        return "for the next"
+
+    monkeypatch.setattr(builtins, "input", typed)
+    keyboard = Keyboards()
+
+    def ask() -> None:
+        portal.abandoned.set(asker)
+        with pytest.raises(CallAborted):
+            keyboard.read("")
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    thread.join()
+    assert keyboard.read("") == "for the next"

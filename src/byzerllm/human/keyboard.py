@@ -94,9 +94,11 @@ class Keyboard:
         try:
             reading.wake.wait()
         finally:
-            if not reading.over.is_set():
+            # A line that came in the moment its asker left goes to the next one too.
+            gone = asker is not None and asker.yes
+            if gone or not reading.over.is_set():
                 self._left = reading
-        if not reading.over.is_set():
+        if gone or not reading.over.is_set():
             raise CallAborted("The call gave up waiting for a person")
         return reading.result()
 
